@@ -1,0 +1,217 @@
+"""The AgentGraph: an immutable template of Tasks, Plans and the edges between them.
+
+These are plain data and may describe a broken graph; `tickwork.model.validation` says what is wrong with one. The
+digest names the content: canonical JSON with defaults left out, nodes sorted by name, and each source's edges in
+declared order (that order decides which condition is asked first). So a new optional field changes no old digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+
+START = "start"
+"""The pseudo-node that entry edges leave from."""
+
+END = "end"
+"""The pseudo-node that FINAL edges lead to; a Plan names it to take its FINAL edge."""
+
+NodeKind = Literal["task", "plan"]
+EdgeKind = Literal["NORMAL", "PARALLEL", "JOIN", "FINAL"]
+JoinMode = Literal["all", "settled", "any", "quorum"]
+Isolation = Literal["inline", "subprocess"]
+
+MAX_BRANCHES = 10_000
+"""How many branches one PlanExecution may open (spec section 2)."""
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """What all parts of a graph have in common: immutable, defaults left out, unknown keys refused."""
+
+
+class RetryPolicy(Part, frozen=True):
+    """When a failed attempt is tried again. Intervals in seconds.
+
+    The delay before attempt n+1 is `initial_interval * backoff ** (n - 1)`, at most `max_interval`, then spread by
+    +-`jitter` (a fraction) that is seeded from the exec id, so that a replay waits exactly as long.
+    """
+
+    max_attempts: int = 3
+    initial_interval: float = 1.0
+    backoff: float = 2.0
+    max_interval: float = 60.0
+    jitter: float = 0.2
+    non_retryable: tuple[str, ...] = ()
+    """Names of error types that no attempt can mend, beside TerminalError."""
+
+
+class TimeLimits(Part, frozen=True):
+    """Bounds of one attempt, in seconds; None: unbounded."""
+
+    start_to_close: float | None = None
+    """From the call of user code to its end."""
+    schedule_to_start: float | None = None
+    """From the dispatch to the call of user code."""
+    heartbeat: float | None = None
+    """Longest silence between two heartbeats of a running attempt."""
+    grace: float = 5.0
+    """How long user code may take to stop once it is told to; then it is abandoned and that is recorded."""
+
+
+class Human(Part, frozen=True):
+    """A Task that a person answers."""
+
+    prompt: str
+    """What is asked. `{name}` is replaced by that field of the node's input, `{input}` by the whole input."""
+    answer_schema: dict[str, Any] | None = None
+    """JSON Schema (2020-12) that an answer must meet; None: any JSON."""
+    deadline: float | None = None
+    """Seconds until the default answer is taken, or the Task fails when there is none."""
+    default: Any = msgspec.UNSET
+    """The answer taken at the deadline."""
+    who: tuple[str, ...] = ()
+    """Who may answer; empty: anybody."""
+
+
+class Signal(Part, frozen=True):
+    """A Task that waits for a signal by name."""
+
+    name: str
+    deadline: float | None = None
+    """Seconds until the Task fails (or takes `default`)."""
+    default: Any = msgspec.UNSET
+
+
+class Timer(Part, frozen=True):
+    """A Task that lets time pass and hands its input on."""
+
+    seconds: float
+
+
+class Child(Part, frozen=True):
+    """A Task that runs another graph to its end and returns that lifetime's result."""
+
+    name: str
+    version: str = ""
+    """Empty: the newest registered version at the time of the start."""
+
+
+class Node(Part, frozen=True):
+    """A Task or a Plan. A Task does one of: run code (`run`), ask a human, wait for a signal or timer, run a child."""
+
+    name: str
+    kind: NodeKind
+    title: str = ""
+    description: str = ""
+    run: str = ""
+    """The implementation: `package.module:attribute`, or `path/to/file.py:attribute` relative to the graph file."""
+    retry: RetryPolicy = RetryPolicy()
+    limits: TimeLimits = TimeLimits()
+    isolation: Isolation = "inline"
+    memory_mb: int | None = None
+    """Address space limit of a subprocess, in MiB."""
+    human: Human | None = None
+    signal: Signal | None = None
+    timer: Timer | None = None
+    child: Child | None = None
+    config: dict[str, Any] = {}
+    """Free settings for the implementation (`ctx.config`)."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether an executor has to run user code for this node."""
+        return self.human is None and self.signal is None and self.timer is None and self.child is None
+
+
+class Join(Part, frozen=True):
+    """When a JOIN fires; `count` only for quorum."""
+
+    mode: JoinMode = "all"
+    count: int = 0
+
+
+class Edge(Part, frozen=True):
+    """`source -> target`. `condition` is a CEL expression, only on edges out of a Task."""
+
+    source: str
+    target: str
+    kind: EdgeKind = "NORMAL"
+    label: str = ""
+    condition: str = ""
+    join: Join = Join()
+
+    def __str__(self) -> str:
+        return f"{self.source}->{self.target}"
+
+
+class AgentGraph(Part, frozen=True, dict=True):
+    """An immutable graph template: `name` + semantic `version`, its nodes and edges (entry and FINAL edges too)."""
+
+    name: str
+    version: str
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    description: str = ""
+
+    @cached_property
+    def node(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {n.name: n for n in self.nodes}
+
+    @cached_property
+    def outgoing(self) -> dict[str, tuple[Edge, ...]]:
+        """Edges by source, in declared order; every node and `start` has an entry."""
+        found: dict[str, list[Edge]] = {START: [], **{n.name: [] for n in self.nodes}}
+        for edge in self.edges:
+            found.setdefault(edge.source, []).append(edge)
+        return {source: tuple(edges) for source, edges in found.items()}
+
+    @property
+    def entries(self) -> tuple[Edge, ...]:
+        """The edges out of `start`, in declared order."""
+        return self.outgoing[START]
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:` and 64 hexadecimal digits over the canonical form."""
+        return "sha256:" + hashlib.sha256(canonical_json(self)).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """`name@version`, as people write it."""
+        return f"{self.name}@{self.version}"
+
+
+_NODE = Node(name="plain", kind="task")
+_EDGE = Edge(source="plain", target="plain")
+
+
+def canonical_json(graph: AgentGraph) -> bytes:
+    """The bytes that the digest is taken over, and the form in which graphs are stored."""
+    ordered = msgspec.structs.replace(
+        graph,
+        nodes=tuple(sorted([_plain_node(n) for n in graph.nodes], key=lambda n: n.name)),
+        edges=tuple(sorted([_plain_edge(e) for e in graph.edges], key=lambda e: e.source)),
+    )
+    # Read back once, so that numbers have their field's type: 30 and 30.0 are one graph.
+    typed = msgspec.json.decode(msgspec.json.encode(ordered), type=AgentGraph)
+    return msgspec.json.encode(typed, order="deterministic")
+
+
+def _plain_node(node: Node) -> Node:
+    """The node with the default's own objects where it says the same as the default: only those are left out."""
+    retry = _NODE.retry if node.retry == _NODE.retry else node.retry
+    limits = _NODE.limits if node.limits == _NODE.limits else node.limits
+    return msgspec.structs.replace(node, retry=retry, limits=limits)
+
+
+def _plain_edge(edge: Edge) -> Edge:
+    return msgspec.structs.replace(edge, join=_EDGE.join) if edge.join == _EDGE.join else edge
+
+
+def graph_from_json(data: bytes) -> AgentGraph:
+    """The inverse of `canonical_json`. Raises msgspec.ValidationError on anything else."""
+    return msgspec.json.decode(data, type=AgentGraph)

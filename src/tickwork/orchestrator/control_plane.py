@@ -1,0 +1,333 @@
+"""The Control Plane: reads references, folds them, and does what the fold decides.
+
+It keeps the folded state of the lifetimes that are moving; one that waits is dropped when memory is wanted and is
+rebuilt from its log when something happens to it. It writes nothing itself: what it wants in the log goes to the Data
+Plane like everybody else's, under an id that comes from its cause, so two Control Planes cannot do a thing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tickwork.model import messages
+from tickwork.model.ids import child_lifetime_id
+from tickwork.model.messages import Append, Cancel, Committed
+from tickwork.model.records import Error, Event, Execution, LogEntry, json_payload
+from tickwork.orchestrator import router
+from tickwork.orchestrator.fold import fold, outstanding
+from tickwork.orchestrator.inputs import EntryCache, node_input, render_prompt
+from tickwork.orchestrator.projection import project, wakes
+from tickwork.orchestrator.starting import begin, new_lifetime
+from tickwork.orchestrator.state import CancelRunning, Command, Dispatch, LifetimeState, Record, TellParent, Visit
+from tickwork.ports import BusMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tickwork.model.records import Entry
+    from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.graphs import GraphIndex
+    from tickwork.ports import BlobStore, Delivery, EventBus, StateStore, Subscription
+
+log = logging.getLogger(__name__)
+
+BATCH = 1024
+"""Most references handled between two looks at the topic."""
+
+IDLE_STATES = 1_000
+"""Folded states of lifetimes that wait or are paused that are kept in memory; the longest idle one goes first."""
+
+PAGE = 5_000
+"""Log entries read at once when a state is rebuilt."""
+
+
+class ControlPlane:
+    """Folds references and sends what follows: inputs to executors, appends to the Data Plane."""
+
+    def __init__(
+        self, bus: EventBus, store: StateStore, blobs: BlobStore, graphs: GraphIndex, data_plane: DataPlane
+    ) -> None:
+        self._bus, self._store, self._blobs = bus, store, blobs
+        self._graphs = graphs
+        self._data_plane = data_plane
+        self._cache = EntryCache(store, blobs)
+        self._moving: dict[str, LifetimeState] = {}
+        self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
+        self._out: dict[str, list[BusMessage]] = {}
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Joins its group, so that nothing published from now on is missed."""
+        self._subscription = await self._bus.subscribe([f"{messages.CONTROL_PLANE}.*"], messages.CONTROL_PLANE)
+
+    async def run(self) -> None:
+        """Serves the topics of all tenants until cancelled. After `start`."""
+        subscription = self._subscription
+        if subscription is None:
+            raise RuntimeError("start() comes before run()")
+        try:
+            while True:
+                deliveries = await subscription.receive(BATCH)
+                await self.run_once(deliveries)
+                await subscription.ack(deliveries)
+        finally:
+            await subscription.close()
+
+    async def run_once(self, deliveries: Sequence[Delivery]) -> None:
+        """Handles one batch of references."""
+        for delivery in deliveries:
+            await self._handle(messages.decode_committed(delivery.message.value))
+        await self._flush()
+
+    async def recover(self, tenant_id: str, lifetime_id: str) -> None:
+        """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
+        self._moving.pop(lifetime_id, None)
+        self._idle.pop(lifetime_id, None)
+        state = await self._rebuild(tenant_id, lifetime_id)
+        if state is not None:
+            await self._perform(state, outstanding(state), None)
+            self._file(state)
+        await self._flush()
+
+    # -- folding ------------------------------------------------------------------------------------------------------
+
+    async def _handle(self, reference: Committed) -> None:
+        lifetime_id = reference.lifetime_id
+        state = self._moving.get(lifetime_id) or self._idle.pop(lifetime_id, None)
+        if state is None and reference.first_seq == 1:
+            state = await self._new_state(reference)
+        if state is None or reference.first_seq > state.seq + 1:
+            # Not in memory, or a reference is missing: the log has everything, this reference included.
+            await self.recover(reference.tenant_id, lifetime_id)
+            return
+        shown = "RUNNING" if any(wakes(e) for e in reference.entries) else state.status
+        commands: list[Command] = []
+        for seq, entry in enumerate(reference.entries, reference.first_seq):
+            if seq == state.seq + 1:
+                full = await self._complete(state, seq, entry)
+                commands += fold(state, LogEntry(seq, reference.at, full))
+        await self._perform(state, commands, shown)
+        self._file(state)
+
+    async def _new_state(self, reference: Committed) -> LifetimeState:
+        started = reference.entries[0]
+        digest = started.data["graph"]["digest"] if isinstance(started, Event) else ""
+        tenant_id = reference.tenant_id
+        topology = self._graphs.cached(tenant_id, digest) or await self._graphs.topology(tenant_id, digest)
+        return LifetimeState(tenant_id, reference.lifetime_id, topology)
+
+    async def _complete(self, state: LifetimeState, seq: int, entry: Entry) -> Entry:
+        """The entry with its payload, where it is small enough to come along or a condition reads it."""
+        if type(entry) is not Execution or entry.result is None:
+            self._cache.put(state.lifetime_id, seq, entry)
+            return entry
+        stripped = entry.result.inline is None and entry.result.uri is None
+        if not stripped and entry.result.uri is None:
+            self._cache.put(state.lifetime_id, seq, entry)
+            return entry
+        if entry.name not in state.topology.reads_result:
+            return entry
+        if stripped:
+            (full,) = await self._store.read_entries(state.tenant_id, state.lifetime_id, [seq])
+            return full.entry
+        return await self._fetched(state, entry)
+
+    async def _fetched(self, state: LifetimeState, entry: Execution) -> Execution:
+        """The execution with its blob's content in line, for a condition that reads it."""
+        result = entry.result
+        if result is None or result.uri is None:
+            return entry
+        data = await self._blobs.get(state.tenant_id, result.uri, result.sha256)
+        return msgspec.structs.replace(entry, result=msgspec.structs.replace(result, inline=data))
+
+    async def _rebuild(self, tenant_id: str, lifetime_id: str) -> LifetimeState | None:
+        """The state folded from the whole log; None for a lifetime that has ended or does not exist."""
+        state: LifetimeState | None = None
+        after = 0
+        while page := await self._store.read_log(tenant_id, lifetime_id, after, PAGE):
+            for logged in page:
+                if state is None:
+                    state = await self._new_state(Committed(tenant_id, lifetime_id, 1, logged.at, (logged.entry,)))
+                entry = logged.entry
+                if type(entry) is Execution and entry.name in state.topology.reads_result:
+                    entry = await self._fetched(state, entry)
+                fold(state, LogEntry(logged.seq, logged.at, entry))
+            after = page[-1].seq
+        return state if state is not None and (state.ending is None or state.pending) else None
+
+    def _file(self, state: LifetimeState) -> None:
+        """Keeps the state where it belongs now."""
+        lifetime_id = state.lifetime_id
+        if state.status == "RUNNING":
+            self._moving[lifetime_id] = state
+            return
+        self._moving.pop(lifetime_id, None)
+        if state.ending is None or state.pending:
+            self._idle[lifetime_id] = state
+            if len(self._idle) > IDLE_STATES:
+                self._idle.popitem(last=False)
+
+    # -- doing what was decided ---------------------------------------------------------------------------------------
+
+    async def _perform(self, state: LifetimeState, commands: list[Command], shown: str | None) -> None:
+        """Turns commands into messages. All that goes to one lifetime's log goes in one append.
+
+        `shown` is the status that the read model has now (None: unknown).
+        """
+        entries: list[Entry] = []
+        for command in commands:
+            kind = type(command)
+            if kind is Dispatch:
+                await self._dispatch(state, command.visit, entries)  # type: ignore[union-attr]  # narrowed by `kind`
+            elif isinstance(command, Record):
+                entries += command.entries
+            elif isinstance(command, CancelRunning):
+                self._cancel(state, command)
+            elif isinstance(command, TellParent):
+                await self._tell_parent(state, command)
+        ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
+        status = ended
+        if ended is None and state.status != shown and not any(wakes(e) for e in entries):
+            status = state.status
+        if not entries and (status is None or state.ending is not None):
+            return
+        reason = state.ending.reason if ended and state.ending is not None else None
+        as_of = None if ended else state.seq
+        projection = project(state.tenant_id, state.lifetime_id, entries, status, as_of, reason)
+        append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection)
+        self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
+
+    async def _dispatch(self, state: LifetimeState, visit: Visit, entries: list[Entry]) -> None:
+        node = state.topology.nodes[visit.node]
+        if node.runs_code:
+            name = messages.TASK_INPUTS if node.kind == "task" else messages.PLAN_INPUTS
+            message = await node_input(state, visit, self._cache)
+            self._send(messages.topic(name, state.tenant_id), state.lifetime_id, message)
+        elif node.child is not None:
+            failed = await self._start_child(state, visit)
+            if failed is not None:
+                entries.append(router.own_execution(state, visit, "FAILED", None, failed))
+        else:
+            entries.append(await self._wait(state, visit))
+
+    async def _wait(self, state: LifetimeState, visit: Visit) -> Event:
+        """The `waiting` event of a human's or a signal's wait: exactly what is asked, as it will be shown."""
+        node = state.topology.nodes[visit.node]
+        data: dict[str, object] = {
+            "exec_id": visit.exec_id,
+            "node": visit.node,
+            "branch": visit.branch,
+            "kind": node.kind,
+            "iteration": visit.iteration,
+            "attempt": visit.attempt,
+            "parents": list(visit.parents),
+            "edge_taken": visit.edge_taken,
+            "since": visit.created_at,
+            "graph": state.topology.graph.name,
+        }
+        if visit.due is not None:
+            data["deadline"] = visit.due
+        if node.human is not None:
+            value = await self._input_value(state, visit)
+            data |= {"on": "human", "prompt": render_prompt(node, value)}
+            if node.human.answer_schema is not None:
+                data["answer_schema"] = node.human.answer_schema
+            if node.human.who:
+                data["who"] = list(node.human.who)
+        elif node.signal is not None:
+            data |= {"on": "signal", "name": node.signal.name}
+        return Event(f"waiting:{visit.exec_id}", "waiting", data)
+
+    async def _input_value(self, state: LifetimeState, visit: Visit) -> object:
+        if not visit.input.joined:
+            return await self._cache.value(state.tenant_id, await self._cache.payload(state, visit.input))
+        entries = await self._cache.entries(state, visit.input.seqs)
+        return [await self._cache.value(state.tenant_id, e.result) for e in entries if isinstance(e, Execution)]
+
+    async def _start_child(self, state: LifetimeState, visit: Visit) -> Error | None:
+        """Starts the child lifetime of this visit, or finds the one that an earlier try started."""
+        child = state.topology.nodes[visit.node].child
+        if child is None:
+            return None
+        found = await self._store.graphs(state.tenant_id, name=child.name, version=child.version or None)
+        if not found:
+            label = f"{child.name}@{child.version}" if child.version else child.name
+            return Error("ChildGraphUnknown", f"graph {label} is not registered for this tenant", retryable=False)
+        lifetime_id = child_lifetime_id(visit.exec_id, visit.created_at)
+        # Its inputs are given as a value: a joined input is built here, once.
+        payload = None
+        if visit.input.joined:
+            payload = json_payload(await self._input_value(state, visit))
+        else:
+            payload = await self._cache.payload(state, visit.input)
+        lifetime = new_lifetime(lifetime_id, found[0], state.at, dict(state.labels), None)
+        made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
+        if not created and made.ended:
+            await self._retell(state, made.lifetime_id)
+        return None
+
+    async def _retell(self, state: LifetimeState, child_id: str) -> None:
+        """A child that ended while nobody listened: read its end from its log and tell the parent again."""
+        child: LifetimeState | None = None
+        for logged in await self._store.read_log(state.tenant_id, child_id, 0, 1_000_000):
+            if child is None:
+                child = await self._new_state(Committed(state.tenant_id, child_id, 1, logged.at, (logged.entry,)))
+            for command in fold(child, logged):
+                if isinstance(command, TellParent):
+                    await self._tell_parent(child, command)
+
+    async def _tell_parent(self, child: LifetimeState, told: TellParent) -> None:
+        parent_id, visit = told.parent
+        result, error = None, None
+        if told.status == "COMPLETED":
+            source = told.source
+            if source is not None and source.joined:
+                entries = await self._cache.entries(child, source.seqs)
+                values = [
+                    await self._cache.value(child.tenant_id, e.result) for e in entries if isinstance(e, Execution)
+                ]
+                result = json_payload(values)
+            elif source is not None:
+                result = await self._cache.payload(child, source)
+        else:
+            reason = f"child lifetime {child.lifetime_id} ended {told.status}: {told.reason}"
+            error = Error("ChildFailed", reason, retryable=told.status == "FAILED")
+        done = Execution(
+            visit.exec_id, "task", visit.node, visit.branch, visit.iteration, visit.attempt, visit.parents,
+            visit.edge_taken, visit.created_at, visit.created_at, child.at, "FAILED" if error else "SUCCEEDED",
+            f"child:{child.lifetime_id}", result or (None if error else json_payload(None)), error,
+        )  # fmt: skip
+        append = Append(child.tenant_id, parent_id, (done,))
+        self._send(messages.topic(messages.DATA_PLANE, child.tenant_id), parent_id, append)
+
+    def _cancel(self, state: LifetimeState, command: CancelRunning) -> None:
+        nodes = state.topology.nodes
+        running = tuple([v.exec_id for v in command.visits if v.phase == "sent" and nodes[v.node].runs_code])
+        if running:
+            cancel = Cancel(state.tenant_id, state.lifetime_id, running, command.reason)
+            self._send(messages.topic(messages.CANCELLATIONS, state.tenant_id), state.lifetime_id, cancel)
+        for visit in command.visits:
+            if nodes[visit.node].child is not None and visit.phase == "sent":
+                child_id = child_lifetime_id(visit.exec_id, visit.created_at)
+                event = Event("abort:parent", "abort_requested", {"reason": command.reason, "by": "parent"})
+                append = Append(state.tenant_id, child_id, (event,))
+                self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), child_id, append)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def _send(self, topic: str, key: str, message: object) -> None:
+        self._out.setdefault(topic, []).append(BusMessage(key, messages.encode(message)))
+
+    async def _flush(self) -> None:
+        """Publishes what this batch produced, one call a topic."""
+        out, self._out = self._out, {}
+        for topic, batch in out.items():
+            await self._bus.publish(topic, batch)
+
+
+def _is_end(entry: Entry) -> bool:
+    return isinstance(entry, Event) and entry.type in ("completed", "failed", "aborted")

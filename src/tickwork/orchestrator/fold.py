@@ -1,0 +1,170 @@
+"""The decision core: `fold(state, log entry) -> commands`.
+
+Pure in the sense that matters: no clock, no randomness, no IO, no logger. The same log gives the same states and the
+same commands, in any process, for ever. Whatever is decided here and has to be in the log (an end, a timer, a wait)
+stays in `state.pending` until the log shows it, so after a crash `outstanding` says what still has to be done.
+
+Replay, simulation and recovery are this function over a log; routing rules are in `router`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tickwork.model.records import Error, Event, Execution, Payload
+from tickwork.orchestrator import router
+from tickwork.orchestrator.retry import next_delay
+from tickwork.orchestrator.state import Command, LifetimeState, Record, Source, TellParent, Visit
+
+if TYPE_CHECKING:
+    from tickwork.model.lifetime import LifetimeStatus
+    from tickwork.model.records import LogEntry
+
+
+class SequenceGap(ValueError):
+    """The entry is not the next one of this lifetime: the caller has to read the log from `state.seq`."""
+
+
+def fold(state: LifetimeState, logged: LogEntry) -> list[Command]:
+    """Advances `state` by the next entry of its log and returns what has to happen because of it.
+
+    Entries carry their payload wherever a condition of the graph reads it. Raises SequenceGap.
+    """
+    if logged.seq != state.seq + 1:
+        raise SequenceGap(f"lifetime {state.lifetime_id}: entry {logged.seq} after {state.seq}")
+    state.seq, state.at = logged.seq, logged.at
+    entry = logged.entry
+    if state.pending:
+        state.pending.pop(entry.entry_id, None)
+    out: list[Command] = []
+    if type(entry) is Execution:
+        _on_execution(state, entry, out)
+    elif isinstance(entry, Event):
+        _on_event(state, entry, out)
+    state.status = _status(state)
+    return out
+
+
+def outstanding(state: LifetimeState) -> list[Command]:
+    """What the log demands and does not show as done: for a state that was rebuilt. Sending it twice is harmless."""
+    out: list[Command] = []
+    if state.pending:
+        out.append(Record(tuple(state.pending.values())))
+    if state.paused or state.ending is not None:
+        return out
+    for visit in state.open.values():
+        if visit.phase == "sent":
+            visit.phase = "ready"
+        if _unsent(visit):
+            router.send(state, visit, out)
+    return out
+
+
+def _status(state: LifetimeState) -> LifetimeStatus:
+    if state.ending is not None:
+        # The end counts once its own entry is in the log.
+        return state.status if state.pending else state.ending.status
+    if state.paused:
+        return "PAUSED"
+    for visit in state.open.values():
+        if visit.phase in ("sent", "ready"):
+            return "RUNNING"
+    return "WAITING" if state.open else "RUNNING"
+
+
+def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> None:
+    state.executions += 1
+    if done.telemetry is not None:
+        state.tokens_used += done.telemetry.tokens_used
+        state.cost_nano_usd += done.telemetry.cost_nano_usd
+    visit = state.open.pop(done.exec_id, None)
+    if visit is None:
+        return  # cancelled or superseded meanwhile: kept in the log, goes nowhere
+    if visit.timer_id is not None:
+        state.timers.pop(visit.timer_id, None)
+    if done.status == "SUCCEEDED":
+        router.route(state, visit, done, out)
+    elif done.status == "CANCELLED":
+        router.settle(state, visit, done, Error("Cancelled", "the execution was cancelled", retryable=False), out)
+    else:
+        _retry(state, visit, done, out)
+
+
+def _retry(state: LifetimeState, visit: Visit, done: Execution, out: list[Command]) -> None:
+    """Opens the next attempt, now or after a timer; or lets the branch fail."""
+    policy = state.topology.nodes[visit.node].retry
+    delay = next_delay(policy, visit.attempt, done.error, visit.exec_id)
+    if delay is None:
+        router.settle(state, visit, done, done.error or Error(done.status, ""), out)
+        return
+    again = router.next_attempt(state, visit)
+    if delay > 0:
+        again.phase = "backoff"
+        router.set_timer(state, again, "retry", state.at + round(delay * 1e6), out)
+    else:
+        router.send(state, again, out)
+
+
+def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
+    data = event.data
+    kind = event.type
+    if kind == "started":
+        state.labels = data.get("labels") or {}
+        parent = data.get("parent")
+        state.parent = (parent[0], msgspec.convert(parent[1], Visit)) if parent else None
+        state.lifetime_input = msgspec.convert(data["input"], Payload | None)
+        router.enter(state, out)
+    elif kind in ("waiting", "timer_set"):
+        visit = state.open.get(data["exec_id"])
+        if visit is not None:
+            visit.asked = True
+    elif kind == "timer_fired":
+        _on_timer(state, data["timer_id"], out)
+    elif kind == "signalled":
+        router.signal(state, data["name"], msgspec.convert(data["payload"], Payload | None), data.get("by", ""), out)
+    elif kind == "paused":
+        state.paused = True
+    elif kind == "resumed":
+        _resume(state, out)
+    elif kind == "abort_requested":
+        if state.ending is None:
+            by = data.get("by")
+            reason = (data.get("reason") or "aborted") + (f" (by {by})" if by else "")
+            router.finish(state, "ABORTED", reason, out, by=by)
+    elif kind in ("completed", "failed", "aborted"):
+        _ended(state, event, out)
+
+
+def _ended(state: LifetimeState, event: Event, out: list[Command]) -> None:
+    if state.parent is not None and state.ending is not None:
+        source = event.data.get("source")
+        found = Source(tuple(source[0]), source[1], source[2]) if source else None
+        out.append(TellParent(state.parent, state.ending.status, state.ending.reason, found))
+
+
+def _resume(state: LifetimeState, out: list[Command]) -> None:
+    state.paused = False
+    for visit in list(state.open.values()):
+        if _unsent(visit):
+            router.send(state, visit, out)
+
+
+def _unsent(visit: Visit) -> bool:
+    return visit.phase == "ready" or (visit.phase in ("waiting", "timer") and not visit.asked)
+
+
+def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:
+    exec_id = state.timers.pop(timer_id, None)
+    visit = state.open.get(exec_id) if exec_id is not None else None
+    if visit is None or state.ending is not None:
+        return  # what it was set for is over
+    visit.timer_id = None
+    if visit.phase == "backoff":
+        visit.phase = "ready"
+        router.send(state, visit, out)
+    elif visit.phase == "timer":
+        router.record_own(state, visit, "SUCCEEDED", None, out)
+    elif visit.phase == "waiting":
+        router.deadline(state, visit, out)

@@ -1,0 +1,142 @@
+"""What a visit is given: payloads are looked up where the log has them and put into the message for who runs it."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tickwork.errors import StoreCorrupt
+from tickwork.model.messages import NodeInput, Predecessor
+from tickwork.model.records import Event, Execution, Payload, payload_value
+
+if TYPE_CHECKING:
+    from tickwork.model.graph import Node
+    from tickwork.orchestrator.state import LifetimeState, Source, Visit
+    from tickwork.ports import BlobStore, StateStore
+
+CACHE_BYTES = 32 * 1024 * 1024
+"""Payload bytes of recent entries kept in memory, so that the hot path reads nothing back."""
+
+
+class EntryCache:
+    """Recent entries by (lifetime, seq), oldest out first; what is missing is read from the store."""
+
+    def __init__(self, store: StateStore, blobs: BlobStore, limit: int = CACHE_BYTES) -> None:
+        self._store, self._blobs = store, blobs
+        self._limit = limit
+        self._bytes = 0
+        self._kept: OrderedDict[tuple[str, int], Execution | Event] = OrderedDict()
+
+    def put(self, lifetime_id: str, seq: int, entry: Execution | Event) -> None:
+        """Remembers an entry that carries its payload."""
+        self._kept[lifetime_id, seq] = entry
+        self._bytes += _weight(entry)
+        while self._bytes > self._limit:
+            _, old = self._kept.popitem(last=False)
+            self._bytes -= _weight(old)
+
+    def peek(self, lifetime_id: str, seq: int) -> Execution | Event | None:
+        """The entry if it is in memory."""
+        return self._kept.get((lifetime_id, seq))
+
+    async def entries(self, state: LifetimeState, seqs: tuple[int, ...]) -> list[Execution | Event]:
+        """The entries at these seqs, payloads included (inline, or the URI of a blob)."""
+        found = {seq: entry for seq in seqs if (entry := self.peek(state.lifetime_id, seq)) is not None}
+        missing = [seq for seq in dict.fromkeys(seqs) if seq not in found]
+        if missing:
+            for logged in await self._store.read_entries(state.tenant_id, state.lifetime_id, missing):
+                found[logged.seq] = logged.entry
+        return [found[seq] for seq in seqs]
+
+    async def payload(self, state: LifetimeState, source: Source) -> Payload | None:
+        """The payload at a Source that is not joined."""
+        (entry,) = await self.entries(state, source.seqs[:1])
+        if isinstance(entry, Event):
+            return msgspec.convert(entry.data.get("input"), Payload | None)
+        if source.pick < 0:
+            return entry.result
+        if entry.next is None or source.pick >= len(entry.next):
+            raise StoreCorrupt(f"lifetime {state.lifetime_id}: execution {entry.exec_id} has no choice {source.pick}")
+        return entry.next[source.pick].input
+
+    async def value(self, tenant_id: str, payload: Payload | None) -> Any:
+        """The value of a payload, fetched from the blob store when it lies there."""
+        if payload is not None and payload.uri is not None:
+            data = await self._blobs.get(tenant_id, payload.uri, payload.sha256)
+            payload = msgspec.structs.replace(payload, inline=data, uri=None)
+        return payload_value(payload)
+
+
+def _weight(entry: Execution | Event) -> int:
+    """Bytes an entry roughly holds."""
+    if isinstance(entry, Event):
+        return 512
+    size = 512 if entry.result is None or entry.result.inline is None else 512 + entry.result.size
+    for choice in entry.next or ():
+        size += 128 + (choice.input.size if choice.input is not None else 0)
+    return size
+
+
+async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> NodeInput:
+    """The TaskInput or PlanInput of a visit.
+
+    `input` is left out (None) when it is the result of the execution before, or the list of them at a JOIN: then it
+    stands in `executions` already.
+    """
+    before = [entry for entry in await cache.entries(state, visit.before) if isinstance(entry, Execution)]
+    source = visit.input
+    payload = None
+    if not source.joined and (source.pick >= 0 or source.seqs != visit.before):
+        payload = await cache.payload(state, source)
+    return NodeInput(
+        state.tenant_id,
+        state.lifetime_id,
+        state.topology.digest,
+        state.topology.nodes[visit.node].kind,
+        visit.node,
+        visit.exec_id,
+        visit.branch,
+        visit.iteration,
+        visit.attempt,
+        visit.parents,
+        visit.edge_taken,
+        visit.created_at,
+        payload,
+        tuple([_predecessor(entry) for entry in before]),
+        source.joined,
+        state.lifetime_input,
+        state.labels or None,
+    )
+
+
+def _predecessor(entry: Execution) -> Predecessor:
+    return Predecessor(
+        entry.exec_id, entry.name, entry.kind, entry.branch, entry.iteration, entry.status, entry.result, entry.error,
+        entry.reason,
+    )  # fmt: skip
+
+
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SHOWN = 4_000
+
+
+def render_prompt(node: Node, value: Any) -> str:
+    """The question as the person sees it: `{field}` is replaced by that field of the input, `{input}` by all of it."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[1]
+        if name == "input":
+            return _text(value)
+        if isinstance(value, dict) and name in value:
+            return _text(value[name])
+        return match[0]
+
+    return _FIELD.sub(fill, node.human.prompt) if node.human is not None else ""
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"

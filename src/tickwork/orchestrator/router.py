@@ -1,0 +1,502 @@
+"""Where an execution leads: edges, fan-out groups, joins, ends (spec section 2). Pure; called by `fold` only.
+
+A branch carries one activity at a time: a visit of a node, or a fan-out group that it opened. So a lifetime is a tree
+of branches, and everything that happens to one ends in `settle`: the branch fails, or just ends, and its group counts
+it; when the group can be decided its JOIN fires, or the branch that opened it settles in turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tickwork.model import ids
+from tickwork.model.choices import choice_problem
+from tickwork.model.condition import ConditionError
+from tickwork.model.graph import END, MAX_BRANCHES, START
+from tickwork.model.records import Error, Event, Execution, Payload, json_payload, payload_value
+from tickwork.orchestrator.state import (
+    MAX_BUFFERED_SIGNALS,
+    CancelRunning,
+    Command,
+    Dispatch,
+    Ending,
+    Group,
+    LifetimeState,
+    Outcome,
+    Record,
+    Source,
+    Visit,
+)
+from tickwork.orchestrator.topology import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from tickwork.model.graph import Edge, Node
+    from tickwork.model.lifetime import LifetimeStatus
+    from tickwork.model.records import EventType, Status
+
+OURS = "tickwork"
+"""The `executor` of executions that no executor made: answers by default, timers, cancellations."""
+
+
+# -- visits -----------------------------------------------------------------------------------------------------------
+
+
+def visit(
+    state: LifetimeState,
+    branch: str,
+    edge: Edge,
+    source: Source,
+    parents: tuple[str, ...],
+    before: tuple[int, ...],
+    out: list[Command],
+) -> None:
+    """Opens the first attempt of a new visit of `edge.target` in `branch`."""
+    counts = state.branches.get(branch)
+    if counts is None:
+        counts = state.branches[branch] = {}
+    name = edge.target
+    iteration = counts.get(name, 0)
+    counts[name] = iteration + 1
+    exec_id = ids.exec_id(state.lifetime_id, branch, name, iteration, 1)
+    opened = Visit(exec_id, name, branch, iteration, 1, parents, str(edge), state.at, source, before)
+    state.open[exec_id] = opened
+    node = state.topology.nodes[name]
+    if not node.runs_code:
+        _prepare_wait(state, node, opened)
+    send(state, opened, out)
+
+
+def next_attempt(state: LifetimeState, failed: Visit) -> Visit:
+    """Opens the attempt after `failed` of the same visit; the caller says when it goes out."""
+    attempt = failed.attempt + 1
+    exec_id = ids.exec_id(state.lifetime_id, failed.branch, failed.node, failed.iteration, attempt)
+    opened = Visit(
+        exec_id, failed.node, failed.branch, failed.iteration, attempt, failed.parents, failed.edge_taken, state.at,
+        failed.input, failed.before,
+    )  # fmt: skip
+    state.open[exec_id] = opened
+    node = state.topology.nodes[failed.node]
+    if not node.runs_code:
+        _prepare_wait(state, node, opened)
+    return opened
+
+
+def _prepare_wait(state: LifetimeState, node: Node, opened: Visit) -> None:
+    """Gives the visit of a human, signal or timer node its phase and its deadline."""
+    seconds: float | None = None
+    if node.timer is not None:
+        opened.phase, seconds = "timer", node.timer.seconds
+    elif node.human is not None:
+        opened.phase, seconds = "waiting", node.human.deadline
+    elif node.signal is not None:
+        opened.phase, seconds = "waiting", node.signal.deadline
+    if seconds is not None:
+        opened.due = state.at + round(seconds * 1e6)
+        opened.timer_id = f"{'timer' if opened.phase == 'timer' else 'deadline'}:{opened.exec_id}"
+        state.timers[opened.timer_id] = opened.exec_id
+
+
+def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
+    """Hands a visit to whoever does it, unless the lifetime is paused or ending."""
+    if state.ending is not None or state.paused:
+        return
+    if opened.phase == "timer":
+        if opened.due is not None:
+            set_timer(state, opened, "timer", opened.due, out)
+        return
+    if opened.phase == "waiting" and not opened.asked:
+        node = state.topology.nodes[opened.node]
+        queue = state.signals.get(node.signal.name) if node.signal is not None else None
+        if queue:
+            record_own(state, opened, "SUCCEEDED", queue.pop(0), out)
+            return
+    elif opened.phase == "ready":
+        opened.phase = "sent"
+    out.append(Dispatch(opened))
+
+
+def set_timer(state: LifetimeState, opened: Visit, purpose: str, due: int, out: list[Command]) -> None:
+    """Has a durable timer recorded that wakes this visit at `due` (us)."""
+    timer_id = f"{purpose}:{opened.exec_id}"
+    opened.timer_id, opened.due = timer_id, due
+    state.timers[timer_id] = opened.exec_id
+    data = {"timer_id": timer_id, "due": due, "purpose": purpose, "exec_id": opened.exec_id}
+    record(state, (Event(f"{timer_id}:set", "timer_set", data),), out)
+
+
+def record(state: LifetimeState, entries: tuple[Execution | Event, ...], out: list[Command]) -> None:
+    """Has entries added to the log, and remembers them until the log shows them."""
+    for entry in entries:
+        state.pending[entry.entry_id] = entry
+    out.append(Record(entries))
+
+
+def record_own(
+    state: LifetimeState,
+    opened: Visit,
+    status: Status,
+    result: Payload | None,
+    out: list[Command],
+    error: Error | None = None,
+) -> None:
+    """Has the execution recorded that ends this visit without an executor (`result` None: its input is handed on)."""
+    record(state, (own_execution(state, opened, status, result, error),), out)
+
+
+def own_execution(
+    state: LifetimeState,
+    opened: Visit,
+    status: Status,
+    result: Payload | None,
+    error: Error | None = None,
+    executor: str = OURS,
+) -> Execution:
+    """The record of a visit that no executor ran."""
+    started_at = 0 if status == "CANCELLED" else opened.created_at
+    return Execution(
+        opened.exec_id, state.topology.nodes[opened.node].kind, opened.node, opened.branch, opened.iteration,
+        opened.attempt, opened.parents, opened.edge_taken, opened.created_at, started_at, state.at, status, executor,
+        result, error,
+    )  # fmt: skip
+
+
+def deadline(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
+    """The deadline of a human's or a signal's wait: the default answer, or a failure."""
+    node = state.topology.nodes[opened.node]
+    if node.human is not None:
+        default, seconds, what = node.human.default, node.human.deadline, "nobody answered"
+    elif node.signal is not None:
+        default, seconds, what = node.signal.default, node.signal.deadline, f"no signal `{node.signal.name}` came"
+    else:
+        return
+    if default is not msgspec.UNSET:
+        record_own(state, opened, "SUCCEEDED", json_payload(default), out)
+        return
+    error = Error("DeadlineExceeded", f"{what} within {seconds:g} s", retryable=False)
+    record_own(state, opened, "TIMED_OUT", None, out, error)
+
+
+def signal(state: LifetimeState, name: str, payload: Payload | None, by: str, out: list[Command]) -> None:
+    """Gives a signal to the visit that waits for it longest, or keeps it for the next one."""
+    for opened in state.open.values():
+        node = state.topology.nodes[opened.node]
+        if opened.phase == "waiting" and node.signal is not None and node.signal.name == name:
+            if opened.exec_id in state.pending:
+                continue  # it has its signal or met its deadline already; the log does not show it yet
+            done = own_execution(state, opened, "SUCCEEDED", payload, None, f"signal:{by}" if by else "signal")
+            record(state, (done,), out)
+            return
+    queue = state.signals.setdefault(name, [])
+    if len(queue) < MAX_BUFFERED_SIGNALS:
+        queue.append(payload if payload is not None else json_payload(None))
+
+
+# -- where an execution leads -----------------------------------------------------------------------------------------
+
+
+def enter(state: LifetimeState, out: list[Command]) -> None:
+    """Starts the lifetime at its entries; several of them form a fan-out group opened by `start`."""
+    entries = state.topology.entries
+    source = Source((state.seq,))
+    if len(entries) == 1:
+        visit(state, ids.ROOT_BRANCH, entries[0], source, (), (), out)
+    else:
+        choices = [(edge, source) for edge in entries]
+        _open_group(state, ids.ROOT_BRANCH, START, 0, choices, (), (), out)
+
+
+def route(state: LifetimeState, done_visit: Visit, done: Execution, out: list[Command]) -> None:
+    """Follows the edge that this successful execution takes."""
+    if state.ending is not None:
+        return
+    # A node without a result of its own hands its input on.
+    source = Source((state.seq,)) if done.result is not None else done_visit.input
+    if done.kind == "plan":
+        _route_plan(state, done_visit, done, source, out)
+        return
+    try:
+        edge = _task_edge(state, done)
+    except ConditionError as error:
+        settle(state, done_visit, done, Error("condition_error", str(error), retryable=False), out)
+        return
+    if edge is None:
+        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), done_visit.node, out)
+    else:
+        _follow(state, done_visit, done, edge, source, out)
+
+
+def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source: Source, out: list[Command]) -> None:
+    chosen = done.next or ()
+    names = tuple([choice.task for choice in chosen])
+    edges = state.topology.edge_to[done.name]
+    if len(names) != 1 or names[0] not in edges:
+        problem = choice_problem(state.topology.graph, done.name, names)
+        if problem is None and len(names) > MAX_BRANCHES:
+            problem = f"plan `{done.name}` opened {len(names)} branches; at most {MAX_BRANCHES} are allowed"
+        if problem is not None:
+            settle(state, done_visit, done, Error("invalid_choice", problem, retryable=False), out)
+            return
+    if not names:
+        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), done_visit.node, out)
+        return
+    first = edges[names[0]]
+    if first.kind != "PARALLEL":
+        picked = Source((state.seq,), 0) if chosen[0].input is not None else source
+        _follow(state, done_visit, done, first, picked, out)
+        return
+    if done_visit.branch.count("/") + 1 >= MAX_DEPTH:
+        problem = f"plan `{done.name}` would nest more than {MAX_DEPTH} fan-out groups"
+        settle(state, done_visit, done, Error("too_deep", problem, retryable=False), out)
+        return
+    branches = [
+        (edges[choice.task], Source((state.seq,), index) if choice.input is not None else source)
+        for index, choice in enumerate(chosen)
+    ]
+    _open_group(state, done_visit.branch, done.name, done_visit.iteration, branches, (done.exec_id,), (state.seq,), out)
+
+
+def _task_edge(state: LifetimeState, done: Execution) -> Edge | None:
+    """The first edge whose condition holds, in declared order, else the one without a condition."""
+    default: Edge | None = None
+    values: dict[str, Any] | None = None
+    for edge in state.topology.outgoing[done.name]:
+        if not edge.condition:
+            default = default or edge
+            continue
+        if values is None:
+            values = _condition_values(state, done)
+        if state.topology.conditions[edge.condition].holds(values):
+            return edge
+    return default
+
+
+def _condition_values(state: LifetimeState, done: Execution) -> dict[str, Any]:
+    used = done.telemetry
+    return {
+        "result": payload_value(done.result),
+        "telemetry": {
+            "tokens_in": used.tokens_in if used else 0,
+            "tokens_out": used.tokens_out if used else 0,
+            "tokens_used": used.tokens_used if used else 0,
+            "cost_usd": used.cost_nano_usd / 1e9 if used else 0.0,
+            "latency_ms": (done.finished_at - done.started_at) / 1000,
+            "queue_ms": (done.started_at - done.created_at) / 1000,
+            "model": (used.model if used else None) or "",
+            "custom": (used.custom if used else None) or {},
+        },
+        "header": {
+            "exec_id": done.exec_id,
+            "kind": done.kind,
+            "name": done.name,
+            "branch": done.branch,
+            "iteration": done.iteration,
+            "attempt": done.attempt,
+            "status": done.status,
+        },
+        "lifetime": state.facts(),
+    }
+
+
+def _follow(
+    state: LifetimeState, done_visit: Visit, done: Execution, edge: Edge, source: Source, out: list[Command]
+) -> None:
+    """Takes one edge that opens no group."""
+    if edge.kind == "FINAL" or edge.target == END:
+        finish(state, "COMPLETED", None, out, done=done, source=source)
+    elif edge.kind == "JOIN" and done_visit.branch != ids.ROOT_BRANCH:
+        _branch_over(state, done_visit.branch, Outcome("arrived", state.seq, done.exec_id, edge), done.name, out)
+    else:
+        visit(state, done_visit.branch, edge, source, (done.exec_id,), (state.seq,), out)
+
+
+def _open_group(
+    state: LifetimeState,
+    branch: str,
+    opener: str,
+    iteration: int,
+    choices: list[tuple[Edge, Source]],
+    parents: tuple[str, ...],
+    before: tuple[int, ...],
+    out: list[Command],
+) -> None:
+    path = ids.group_path(branch, opener, iteration)
+    state.groups[path] = Group(path, opener, branch, len(choices), len(choices), {}, {})
+    for index, (edge, source) in enumerate(choices):
+        visit(state, ids.branch_path(path, index), edge, source, parents, before, out)
+
+
+# -- how branches and groups end --------------------------------------------------------------------------------------
+
+
+def settle(state: LifetimeState, failed: Visit, done: Execution, error: Error, out: list[Command]) -> None:
+    """The branch of this visit has failed for good."""
+    if state.ending is None:
+        edge = state.topology.nearest_join[failed.node]
+        _branch_over(state, failed.branch, Outcome("failed", state.seq, done.exec_id, edge, error), failed.node, out)
+
+
+def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, node: str, out: list[Command]) -> None:
+    """Counts the end of a branch, outwards through all groups that are decided by it."""
+    while branch != ids.ROOT_BRANCH:
+        path, index = ids.parent_group(branch)
+        group = state.groups[path]
+        group.outcomes[index] = outcome
+        group.open -= 1
+        state.branches.pop(branch, None)
+        fired, failure = _decide_group(state, group, outcome)
+        if fired is not None:
+            _fire(state, group, *fired, out)
+            return
+        if group.open > 0:
+            return
+        del state.groups[path]
+        branch = group.branch
+        if failure is None:
+            outcome = Outcome("ended", outcome.seq, outcome.exec_id)
+        else:
+            # The failure keeps the name of the node where it began; it counts at a JOIN its opener could reach.
+            edge = state.topology.nearest_join.get(group.opener)
+            node = failure.node or node
+            outcome = Outcome("failed", failure.seq, failure.exec_id, edge, failure.error, node)
+    if outcome.error is None:
+        finish(state, "FAILED", "no_final_edge", out)
+    else:
+        finish(state, "FAILED", _reason(node, outcome.error), out, error=outcome.error, exec_id=outcome.exec_id)
+
+
+def _reason(node: str, error: Error) -> str:
+    return f"{node}: {error.type}: {error.message}" if error.message else f"{node}: {error.type}"
+
+
+def _decide_group(
+    state: LifetimeState, group: Group, latest: Outcome
+) -> tuple[tuple[Edge, list[Outcome]] | None, Outcome | None]:
+    """(the JOIN edge and the branches it takes, if it fires now), (why the group failed, once all branches ended)."""
+    if latest.how == "arrived" and latest.edge is not None:
+        target = latest.edge.target
+        group.arrivals[target] = group.arrivals.get(target, 0) + 1
+        join = state.topology.joins[target]
+        if join.mode in ("any", "quorum") and group.arrivals[target] >= (join.count if join.mode == "quorum" else 1):
+            return (latest.edge, _in_order(group, target, {"arrived"})), None
+    if group.open > 0:
+        return None, None
+    ordered = [group.outcomes[i] for i in range(group.size)]
+    failed = next((o for o in ordered if o.how == "failed"), None)
+    edge = next((o.edge for o in ordered if o.how == "arrived"), failed.edge if failed is not None else None)
+    if edge is None:
+        return None, failed
+    if len(group.arrivals) > 1:
+        names = ", ".join(sorted(group.arrivals))
+        return None, _group_failure(
+            latest, edge, "mixed_joins", f"branches of one fan-out group reached different joins: {names}"
+        )
+    join = state.topology.joins[edge.target]
+    if join.mode == "settled":
+        return (edge, _in_order(group, edge.target, {"arrived", "failed"})), None
+    if join.mode == "all":
+        return (None, failed) if failed is not None else ((edge, _in_order(group, edge.target, {"arrived"})), None)
+    needed = join.count if join.mode == "quorum" else 1
+    text = f"{group.arrivals.get(edge.target, 0)} of {group.size} branches arrived, {needed} are needed"
+    if failed is not None and failed.error is not None:
+        text += f"; the first failure was {failed.error.type}: {failed.error.message}"
+    return None, _group_failure(latest, edge, "quorum_not_met", text)
+
+
+def _group_failure(latest: Outcome, edge: Edge, kind: str, text: str) -> Outcome:
+    return Outcome("failed", latest.seq, latest.exec_id, None, Error(kind, text, retryable=False), edge.target)
+
+
+def _in_order(group: Group, target: str, kinds: set[str]) -> list[Outcome]:
+    """The branches that count at this join, in branch order."""
+    return [
+        o
+        for i in range(group.size)
+        if (o := group.outcomes.get(i)) is not None and o.how in kinds and (o.how == "failed" or _at(o, target))
+    ]
+
+
+def _at(outcome: Outcome, target: str) -> bool:
+    return outcome.edge is not None and outcome.edge.target == target
+
+
+def _fire(state: LifetimeState, group: Group, edge: Edge, taken: list[Outcome], out: list[Command]) -> None:
+    """The JOIN fires: what is left of the group is cancelled, its target runs in the branch that opened the group."""
+    del state.groups[group.path]
+    if group.open > 0:
+        _cancel_inside(state, group.path, f"join at {edge.target} fired", out)
+    seqs = tuple([o.seq for o in taken])
+    visit(state, group.branch, edge, Source(seqs, joined=True), tuple([o.exec_id for o in taken]), seqs, out)
+
+
+def _cancel_inside(state: LifetimeState, group: str, reason: str, out: list[Command]) -> None:
+    """Cancels every open visit in the branches of a group, and forgets the groups and branches below it."""
+    inside = group + "."
+    doomed = tuple([v for v in state.open.values() if v.branch.startswith(inside)])
+    _cancel(state, doomed, reason, out)
+    for path in [p for p in state.groups if p.startswith(inside)]:
+        del state.groups[path]
+    for path in [p for p in state.branches if p.startswith(inside)]:
+        del state.branches[path]
+
+
+def _cancel(state: LifetimeState, doomed: tuple[Visit, ...], reason: str, out: list[Command]) -> None:
+    entries = _cancelled(state, doomed, reason)
+    if entries:
+        record(state, entries, out)
+        out.append(CancelRunning(doomed, reason))
+
+
+def _cancelled(state: LifetimeState, doomed: tuple[Visit, ...], reason: str) -> tuple[Execution, ...]:
+    """The records of visits that are given up; they leave the state."""
+    entries: list[Execution] = []
+    for opened in doomed:
+        state.open.pop(opened.exec_id, None)
+        if opened.timer_id is not None:
+            state.timers.pop(opened.timer_id, None)
+        if opened.exec_id not in state.pending:
+            error = Error("Cancelled", reason, retryable=False)
+            entries.append(own_execution(state, opened, "CANCELLED", None, error))
+    return tuple(entries)
+
+
+def finish(
+    state: LifetimeState,
+    status: LifetimeStatus,
+    reason: str | None,
+    out: list[Command],
+    *,
+    done: Execution | None = None,
+    source: Source | None = None,
+    error: Error | None = None,
+    exec_id: str | None = None,
+    by: str | None = None,
+) -> None:
+    """Ends the lifetime: what is in flight is recorded as cancelled, and the end after it, in one append."""
+    doomed = tuple(state.open.values())
+    because = {"COMPLETED": f"{done.name} took the FINAL edge" if done else "", "ABORTED": reason or "aborted"}
+    cancelled = _cancelled(state, doomed, because.get(status) or "the lifetime failed")
+    state.ending = Ending(status, reason)
+    state.groups.clear()
+    state.branches.clear()
+    state.timers.clear()
+    data: dict[str, Any] = {
+        "executions": state.executions + len(cancelled),
+        "tokens_used": state.tokens_used,
+        "cost_nano_usd": state.cost_nano_usd,
+    }
+    if done is not None:
+        data["exec_id"] = done.exec_id
+    if source is not None:
+        data["source"] = [list(source.seqs), source.pick, source.joined]
+    if reason is not None:
+        data["reason"] = reason
+    if error is not None:
+        data |= {"error": [error.type, error.message], "exec_id": exec_id}
+    if by:
+        data["by"] = by
+    kinds: dict[str, EventType] = {"COMPLETED": "completed", "FAILED": "failed", "ABORTED": "aborted"}
+    record(state, (*cancelled, Event("end", kinds[status], data)), out)
+    if doomed:
+        out.append(CancelRunning(doomed, because.get(status) or "the lifetime failed"))

@@ -1,0 +1,89 @@
+"""The sweeper: fires due timers and picks up lifetimes that nobody is moving.
+
+Timers are rows. It sleeps until the next one is due (or is woken when an earlier one is set), and records the firing
+under an id that comes from the timer, so a timer fires once however many sweepers there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tickwork.model.messages import Append
+from tickwork.model.records import Event
+from tickwork.orchestrator.projection import project
+
+if TYPE_CHECKING:
+    from tickwork.model.lifetime import TimerRow
+    from tickwork.orchestrator.control_plane import ControlPlane
+    from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.ports import Clock, StateStore
+
+LONGEST_SLEEP = 5.0
+"""Seconds after which it looks again whatever it knows: another process may have set a timer."""
+
+
+class Sweeper:
+    """One background loop; `run_once` is one sweep."""
+
+    def __init__(self, store: StateStore, data_plane: DataPlane, control_plane: ControlPlane, clock: Clock) -> None:
+        self._store, self._data_plane, self._control_plane, self._clock = store, data_plane, control_plane, clock
+        self._next_due: int | None = None
+        self._woken = asyncio.Event()
+
+    def timer_set(self, due: int) -> None:
+        """A timer due at `due` (us) was recorded: wake up if it comes before the one slept for."""
+        if self._next_due is None or due < self._next_due:
+            self._next_due = due
+            self._woken.set()
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        while True:
+            self._woken.clear()
+            self._next_due = None
+            due = await self.run_once()
+            if self._next_due is None or (due is not None and due < self._next_due):
+                self._next_due = due
+            now = self._clock.now()
+            wait = LONGEST_SLEEP if self._next_due is None else min(max(self._next_due - now, 0) / 1e6, LONGEST_SLEEP)
+            await self._sleep(wait)
+
+    async def run_once(self) -> int | None:
+        """Fires what is due; returns when (us) the next timer is due, None if there is none."""
+        while True:
+            now = self._clock.now()
+            due, later = await self._store.due_timers(now)
+            if not due:
+                return later
+            await self._data_plane.record([_fired(timer) for timer in due])
+
+    async def recover(self) -> int:
+        """Takes up every lifetime that was running when its process died; returns how many.
+
+        One that waits needs nothing: its question or timer is a row, and what happens to it will rebuild it.
+        """
+        count, after = 0, ""
+        while page := await self._store.open_lifetimes(after):
+            for lifetime in page:
+                if lifetime.status in ("PENDING", "RUNNING"):
+                    await self._control_plane.recover(lifetime.tenant_id, lifetime.lifetime_id)
+                    count += 1
+            after = page[-1].lifetime_id
+        return count
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleeps on the injected clock, or until a nearer timer is set."""
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait({sleeping, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            woken.cancel()
+
+
+def _fired(timer: TimerRow) -> Append:
+    event = Event(f"{timer.timer_id}:fired", "timer_fired", {"timer_id": timer.timer_id})
+    projection = project(timer.tenant_id, timer.lifetime_id, (event,))
+    return Append(timer.tenant_id, timer.lifetime_id, (event,), projection)

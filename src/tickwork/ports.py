@@ -1,0 +1,268 @@
+"""The contracts between Tickwork and the technology below it: clock, ids, event bus, state store, blobs, key-value.
+
+Read this file and you know what an adapter has to do. Each port says what is guaranteed, what may happen twice and
+what is raised; `tickwork.testing.conformance` proves it for every adapter. Capabilities are declared, never sniffed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tickwork.model.lifetime import Lifetime, Question, TimerRow
+    from tickwork.model.messages import Append
+    from tickwork.model.records import LogEntry
+
+
+class Clock(Protocol):
+    """Time, injected. Every process owns one; simulations and tests own a virtual one."""
+
+    def now(self) -> int:
+        """Wall time in microseconds since 1970-01-01 UTC. May step."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never step back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspends the caller."""
+        ...
+
+
+class Ids(Protocol):
+    """Fresh ids, injected. Everything that can be derived from causality is not asked for here."""
+
+    def lifetime_id(self, now: int) -> str:
+        """A new UUIDv7 for a lifetime started at `now` (us)."""
+        ...
+
+    def token(self) -> str:
+        """A short fresh word: a worker's boot id, a request's id."""
+        ...
+
+
+class BusMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One message: `key` orders it (messages of one key keep their order), `value` is opaque."""
+
+    key: str
+    value: bytes
+    headers: dict[str, str] | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """A message as a consumer gets it. `offset` says where it stands, for acknowledging."""
+
+    topic: str
+    message: BusMessage
+    offset: int
+    redelivered: bool = False
+
+
+class Subscription(Protocol):
+    """One consumer's membership in a group."""
+
+    async def receive(self, max_messages: int) -> list[Delivery]:
+        """Waits for at least one message, returns up to `max_messages`, in order per key.
+
+        What was received and never acknowledged is delivered again, to this group, after this subscription closes.
+        """
+        ...
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Marks messages as done: they are not delivered to this group again. Acknowledge after persisting."""
+        ...
+
+    async def close(self) -> None:
+        """Leaves the group; unacknowledged messages go to its other members, in order. Twice is fine."""
+        ...
+
+
+class EventBus(Protocol):
+    """Moves messages between processes: at least once, in order per (topic, key) and group.
+
+    A hint, never the truth: everything on it can be derived from the log again, so losing all of it costs time only.
+    """
+
+    async def start(self) -> None:
+        """Connects. Raises StorageError when the broker cannot be reached."""
+        ...
+
+    async def stop(self) -> None:
+        """Flushes and disconnects. Twice is fine."""
+        ...
+
+    async def publish(self, topic: str, messages: Sequence[BusMessage]) -> None:
+        """Returns once the bus has accepted all messages. After an error some may have been accepted: send again.
+
+        A topic no group ever subscribed to may drop what is published to it (the in-memory bus does).
+        """
+        ...
+
+    async def subscribe(self, topics: Sequence[str], group: str) -> Subscription:
+        """Joins `group` on topics, each a name or a prefix ending in `.*` (`data-plane.*`), new ones included.
+
+        Members of one group share the messages; every group gets all published after its first subscription. All
+        messages of a key go to one member at a time.
+        """
+        ...
+
+    def depth(self, topic: str, group: str) -> int:
+        """How many messages of `topic` (or prefix) the group has not acknowledged, as far as this process knows."""
+        ...
+
+
+class StoredGraph(msgspec.Struct, frozen=True):
+    """A registered graph: its canonical JSON (`body`), and `source`, where its code can be loaded from."""
+
+    tenant_id: str
+    name: str
+    version: str
+    digest: str
+    body: bytes
+    source: str
+    created_at: int
+
+
+class LifetimeQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A filter for lists; None matches all. Newest first; `before` is the lifetime id to go on after."""
+
+    statuses: tuple[str, ...] | None = None
+    graph: str | None = None
+    label: tuple[str, str] | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class Appended(msgspec.Struct, gc=False):
+    """What became of one Append. `seqs` has one item an entry: its seq, or None where it was a duplicate.
+
+    `error` is set when this one was refused (unknown lifetime, too large); its neighbours are not affected.
+    """
+
+    seqs: tuple[int | None, ...]
+    at: int
+    error: str | None = None
+
+
+class StateStore(Protocol):
+    """Keeps the log of every lifetime, and the read model derived from it. The only truth there is.
+
+    Whatever a method acknowledges by returning survives the loss of the process and of the machine's power. Reads
+    see everything acknowledged before. Every read takes the tenant and sees no other tenant's rows.
+    Raises StorageFull, StorageError, StoreTooNew, StoreCorrupt.
+    """
+
+    async def start(self) -> None:
+        """Opens and migrates the database."""
+        ...
+
+    async def stop(self) -> None:
+        """Finishes what was submitted, then closes. Twice is fine."""
+        ...
+
+    async def put_graph(self, graph: StoredGraph) -> None:
+        """Registers a graph. Again with the same digest: updates `source` only. GraphConflict on another digest."""
+        ...
+
+    async def graphs(
+        self, tenant_id: str, *, name: str | None = None, version: str | None = None, digest: str | None = None
+    ) -> list[StoredGraph]:
+        """Registered graphs that match all that is given, newest registration first."""
+        ...
+
+    async def create_lifetime(self, lifetime: Lifetime, started: Append) -> tuple[Lifetime, bool]:
+        """Inserts the lifetime and its first entries in one transaction: (it, True).
+
+        When its (tenant, idempotency key) or its id exists already: (the first one, False), and nothing changes.
+        """
+        ...
+
+    async def append(self, batch: Sequence[Append]) -> list[Appended]:
+        """Adds entries, each at the next seq of its lifetime, all of an Append or none. One result an item, in order.
+
+        A duplicate entry id is dropped and consumes no seq. An Append that is refused does not fail its neighbours.
+        The projection of an Append is applied in the same transaction, also when all its entries are duplicates.
+        An Append may have no entries and only a projection. `at` never decreases inside a lifetime.
+        """
+        ...
+
+    async def read_log(self, tenant_id: str, lifetime_id: str, after: int = 0, limit: int = 1000) -> list[LogEntry]:
+        """Entries with seq > `after`, in order, at most `limit`; [] for an unknown lifetime."""
+        ...
+
+    async def read_entries(self, tenant_id: str, lifetime_id: str, seqs: Sequence[int]) -> list[LogEntry]:
+        """The entries at these seqs, in the order asked; StoreCorrupt when one is missing."""
+        ...
+
+    async def get_lifetime(self, tenant_id: str, id_or_prefix: str) -> list[Lifetime]:
+        """The lifetimes whose id begins so (at most 5): one when it is unique, [] when there is none."""
+        ...
+
+    async def list_lifetimes(self, tenant_id: str, query: LifetimeQuery) -> list[Lifetime]:
+        """Lifetimes that match, newest first."""
+        ...
+
+    async def open_lifetimes(self, after: str = "", limit: int = 1000) -> list[Lifetime]:
+        """Lifetimes of all tenants that have not ended, by id, with id > `after`. For recovery and the sweeper."""
+        ...
+
+    async def due_timers(self, now: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        """Timers of all tenants with due <= `now`, earliest first; and when the next one after those is due."""
+        ...
+
+    async def questions(self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000) -> list[Question]:
+        """Open waits of a tenant (or of one of its lifetimes), oldest first."""
+        ...
+
+    async def ping(self) -> dict[str, str]:
+        """Proves that the store answers: facts for `tickwork doctor` (technology, version, schema, durability)."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Keeps large payloads, named by their content. A URI is only ever resolved inside the tenant's own prefix."""
+
+    async def start(self) -> None:
+        """Makes it ready. StorageError when it cannot be."""
+        ...
+
+    async def put(self, tenant_id: str, data: bytes) -> tuple[str, str]:
+        """Stores `data` durably unless it is there already: (uri, SHA-256 in hex). StorageFull, StorageError."""
+        ...
+
+    async def get(self, tenant_id: str, uri: str, sha256: str | None = None) -> bytes:
+        """The bytes behind `uri`. NotFound; StoreCorrupt when they do not match; UsageError on a foreign prefix."""
+        ...
+
+    async def stop(self) -> None:
+        """Closes. Twice is fine."""
+        ...
+
+
+class KVStore(Protocol):
+    """Small, short-lived values that may vanish at any time (leases' hints, rate counters); never the truth."""
+
+    async def start(self) -> None:
+        """Connects."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None when there is none or it expired."""
+        ...
+
+    async def put(self, key: str, value: bytes, ttl: float | None = None, *, if_absent: bool = False) -> bool:
+        """Sets it for `ttl` seconds (None: no end). With `if_absent`, only when there is none: False if there is."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Removes it; fine when it is not there."""
+        ...
+
+    async def stop(self) -> None:
+        """Closes. Twice is fine."""
+        ...
