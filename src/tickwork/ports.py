@@ -70,6 +70,7 @@ class Subscription(Protocol):
         """Waits for at least one message, returns up to `max_messages`, in order per key.
 
         What was received and never acknowledged is delivered again, to this group, after this subscription closes.
+        One coroutine receives at a time; it gets [] when the subscription closes meanwhile.
         """
         ...
 
@@ -107,7 +108,8 @@ class EventBus(Protocol):
         """Joins `group` on topics, each a name or a prefix ending in `.*` (`data-plane.*`), new ones included.
 
         Members of one group share the messages; every group gets all published after its first subscription. All
-        messages of a key go to one member at a time.
+        messages of a key (in one topic) go to one member at a time. The empty group is a group of its own that ends
+        with the subscription: for watchers, and for what every process has to hear.
         """
         ...
 

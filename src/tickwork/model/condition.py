@@ -92,11 +92,14 @@ def _environment() -> Any:
 
 def _explain(error: RuntimeError) -> ConditionError:
     """The engine's complaint in one line, with its place."""
-    found = re.search(r"<input>:(\d+):(\d+): (.*)", str(error))
+    text = re.sub(r"^[A-Z_]+: |\s*\[[A-Z_]+\]\s*$", "", str(error))
+    found = re.search(r"<input>:(\d+):(\d+): (.*)", text)
     if not found:
-        return ConditionError(str(error).removeprefix("INVALID_ARGUMENT: ").splitlines()[0], 1, 1)
-    line, column, text = int(found[1]), int(found[2]), found[3]
-    unknown = re.search(r"undeclared reference to '([^'.]+)", text)
+        return ConditionError(text.splitlines()[0], 1, 1)
+    line, column, told = int(found[1]), int(found[2]), found[3]
+    unknown = re.search(r"undeclared reference to '([^'.]+)", told)
     if unknown:
-        text = f"unknown name `{unknown[1]}`; a condition knows {', '.join(VARIABLES)}"
-    return ConditionError(text, line, column)
+        # For `name.field` the engine points at the dot.
+        column = max(1, column - len(unknown[1])) if f"'{unknown[1]}." in told else column
+        told = f"unknown name `{unknown[1]}`; a condition knows {', '.join(VARIABLES)}"
+    return ConditionError(told, line, column)

@@ -185,31 +185,31 @@ class AgentGraph(Part, frozen=True, dict=True):
         return f"{self.name}@{self.version}"
 
 
-_NODE = Node(name="plain", kind="task")
-_EDGE = Edge(source="plain", target="plain")
-
-
 def canonical_json(graph: AgentGraph) -> bytes:
     """The bytes that the digest is taken over, and the form in which graphs are stored."""
     ordered = msgspec.structs.replace(
         graph,
-        nodes=tuple(sorted([_plain_node(n) for n in graph.nodes], key=lambda n: n.name)),
-        edges=tuple(sorted([_plain_edge(e) for e in graph.edges], key=lambda e: e.source)),
+        nodes=tuple(sorted(graph.nodes, key=lambda n: n.name)),
+        edges=tuple(sorted(graph.edges, key=lambda e: e.source)),
     )
     # Read back once, so that numbers have their field's type: 30 and 30.0 are one graph.
     typed = msgspec.json.decode(msgspec.json.encode(ordered), type=AgentGraph)
-    return msgspec.json.encode(typed, order="deterministic")
+    return msgspec.json.encode(_without_defaults(typed), order="deterministic")
 
 
-def _plain_node(node: Node) -> Node:
-    """The node with the default's own objects where it says the same as the default: only those are left out."""
-    retry = _NODE.retry if node.retry == _NODE.retry else node.retry
-    limits = _NODE.limits if node.limits == _NODE.limits else node.limits
-    return msgspec.structs.replace(node, retry=retry, limits=limits)
-
-
-def _plain_edge(edge: Edge) -> Edge:
-    return msgspec.structs.replace(edge, join=_EDGE.join) if edge.join == _EDGE.join else edge
+def _without_defaults(value: Any) -> Any:
+    """Parts as plain data, without the fields that say what the default says (`omit_defaults` goes by identity)."""
+    if isinstance(value, tuple):
+        return [_without_defaults(item) for item in value]
+    if not isinstance(value, Part):
+        return value
+    plain: dict[str, Any] = {}
+    for field in msgspec.structs.fields(type(value)):
+        given = getattr(value, field.name)
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if given != default and given is not msgspec.UNSET:
+            plain[field.name] = _without_defaults(given)
+    return plain
 
 
 def graph_from_json(data: bytes) -> AgentGraph:

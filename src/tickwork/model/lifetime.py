@@ -66,7 +66,8 @@ class Projection(msgspec.Struct, array_like=True, gc=False):
     """Changes of the read model that ride on an append, in its transaction. All are derivable from the log.
 
     `as_of` is the seq of the state that `status` was computed from (None: the last seq of this very append); a store
-    ignores a status older than the one it has.
+    ignores a status older than the one it has. What is cleared is cleared before anything is set; a lifetime that has
+    ended opens no timers and no questions.
     """
 
     status: LifetimeStatus | None = None

@@ -83,6 +83,10 @@ class ControlPlane:
             await self._handle(messages.decode_committed(delivery.message.value))
         await self._flush()
 
+    def holds(self, lifetime_id: str) -> bool:
+        """Whether the state of this lifetime is in memory: it moves, or waits, in this process."""
+        return lifetime_id in self._moving or lifetime_id in self._idle
+
     async def recover(self, tenant_id: str, lifetime_id: str) -> None:
         """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
         self._moving.pop(lifetime_id, None)

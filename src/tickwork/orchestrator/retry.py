@@ -24,7 +24,7 @@ def next_delay(policy: RetryPolicy, attempt: int, error: Error | None, exec_id: 
 def _power(base: float, exponent: int) -> float:
     """`base ** exponent`; what overflows is far beyond any `max_interval`."""
     try:
-        return base**exponent
+        return float(base) ** exponent
     except OverflowError:
         return float("inf")
 

@@ -26,8 +26,12 @@ LONGEST_SLEEP = 5.0
 class Sweeper:
     """One background loop; `run_once` is one sweep."""
 
-    def __init__(self, store: StateStore, data_plane: DataPlane, control_plane: ControlPlane, clock: Clock) -> None:
+    def __init__(
+        self, store: StateStore, data_plane: DataPlane, control_plane: ControlPlane, clock: Clock, *, own: bool = False
+    ) -> None:
+        """`own`: leave alone what the Control Plane of this process does not hold (a run of one lifetime)."""
         self._store, self._data_plane, self._control_plane, self._clock = store, data_plane, control_plane, clock
+        self._own = own
         self._next_due: int | None = None
         self._woken = asyncio.Event()
 
@@ -54,20 +58,23 @@ class Sweeper:
         while True:
             now = self._clock.now()
             due, later = await self._store.due_timers(now)
+            if self._own:
+                due = [timer for timer in due if self._control_plane.holds(timer.lifetime_id)]
             if not due:
                 return later
             await self._data_plane.record([_fired(timer) for timer in due])
 
-    async def recover(self) -> int:
-        """Takes up every lifetime that was running when its process died; returns how many.
+    async def recover(self, tenant_id: str, digest: str) -> int:
+        """Takes up every lifetime of a graph that was running when its process died; returns how many.
 
         One that waits needs nothing: its question or timer is a row, and what happens to it will rebuild it.
         """
         count, after = 0, ""
         while page := await self._store.open_lifetimes(after):
             for lifetime in page:
-                if lifetime.status in ("PENDING", "RUNNING"):
-                    await self._control_plane.recover(lifetime.tenant_id, lifetime.lifetime_id)
+                ours = lifetime.tenant_id == tenant_id and lifetime.graph_digest == digest
+                if ours and lifetime.status in ("PENDING", "RUNNING"):
+                    await self._control_plane.recover(tenant_id, lifetime.lifetime_id)
                     count += 1
             after = page[-1].lifetime_id
         return count

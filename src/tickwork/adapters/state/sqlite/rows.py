@@ -1,0 +1,96 @@
+"""Rows and data: what a lifetime, an entry, a question looks like in the database, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from tickwork.errors import StoreCorrupt
+from tickwork.model.lifetime import Lifetime, Question
+from tickwork.model.records import LogEntry, decode_entry, encode_entry
+from tickwork.ports import StoredGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tickwork.model.messages import Append
+
+Row: TypeAlias = "tuple[Any, ...]"
+
+ENTRY_LIMIT = 64 * 1024 * 1024
+"""Bytes of one encoded entry. Payloads go to the blob store from 1 MiB on, so nothing regular comes near it."""
+
+_question_decoder = msgspec.msgpack.Decoder(Question)
+encode_question = msgspec.msgpack.Encoder().encode
+
+
+class TooLarge(ValueError):
+    """An entry above ENTRY_LIMIT."""
+
+
+def entry_rows(append: Append) -> list[tuple[str, bytes]]:
+    """(entry id, body) of each entry. TypeError or ValueError when one cannot be encoded or is too large."""
+    rows = [(entry.entry_id, encode_entry(entry)) for entry in append.entries]
+    for entry_id, body in rows:
+        if len(body) > ENTRY_LIMIT:
+            raise TooLarge(f"entry {entry_id} has {len(body):,} bytes, and {ENTRY_LIMIT:,} is the limit")
+    return rows
+
+
+def log_entries(rows: Sequence[Row], lifetime_id: str) -> list[LogEntry]:
+    """Entries of (seq, at, body) rows. StoreCorrupt when a body cannot be decoded."""
+    entries = []
+    for seq, at, body in rows:
+        try:
+            entries.append(LogEntry(seq, at, decode_entry(body)))
+        except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
+            raise StoreCorrupt(
+                f"Entry {seq} of lifetime {lifetime_id} cannot be read: {error}. The file was changed from outside or "
+                "the disk is failing; restore a backup. Other lifetimes are not affected."
+            ) from None
+    return entries
+
+
+def lifetime_row(lifetime: Lifetime) -> dict[str, Any]:
+    """The parameters of insert_lifetime.sql."""
+    row = {name: getattr(lifetime, name) for name in lifetime.__struct_fields__}
+    row["labels"] = msgspec.json.encode(lifetime.labels).decode()
+    if lifetime.ended and lifetime.finished_at is None:
+        row["finished_at"] = lifetime.updated_at
+    del row["last_seq"]  # not stored: it is the log's
+    return row
+
+
+def lifetime_from(row: Row) -> Lifetime:
+    """A lifetime of a row of get_lifetime.sql and its like."""
+    return Lifetime(
+        lifetime_id=row[0],
+        tenant_id=row[1],
+        graph_name=row[2],
+        graph_version=row[3],
+        graph_digest=row[4],
+        status=row[5],
+        reason=row[6],
+        labels=msgspec.json.decode(row[7], type=dict[str, str]),
+        idempotency_key=row[8],
+        created_at=row[9],
+        updated_at=max(row[10], row[13]),  # entries move a lifetime on without touching its row
+        finished_at=row[11],
+        last_seq=row[12],
+    )
+
+
+def question_from(row: Row) -> Question:
+    """A question of a row of list_questions.sql."""
+    return _question_decoder.decode(row[0])
+
+
+def graph_row(graph: StoredGraph) -> Row:
+    """The parameters of insert_graph.sql."""
+    return (graph.tenant_id, graph.name, graph.version, graph.digest, graph.body, graph.source, graph.created_at)
+
+
+def graph_from(row: Row) -> StoredGraph:
+    """A graph of a row of list_graphs.sql."""
+    return StoredGraph(*row)

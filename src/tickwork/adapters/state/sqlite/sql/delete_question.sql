@@ -1,0 +1,2 @@
+-- Closes one wait.
+DELETE FROM questions WHERE lid = ? AND exec_id = ?;

@@ -1,0 +1,2 @@
+-- Closes all waits of a lifetime that has ended.
+DELETE FROM questions WHERE lid = ?;

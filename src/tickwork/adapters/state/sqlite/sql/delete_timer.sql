@@ -1,0 +1,2 @@
+-- Clears one timer.
+DELETE FROM timers WHERE lid = ? AND timer_id = ?;

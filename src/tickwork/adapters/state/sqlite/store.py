@@ -1,0 +1,241 @@
+"""The StateStore port on SQLite, for the local profile (a file) and the test profile (`:memory:`).
+
+The event loop encodes, numbers and collects; `group_commit` decides when; `transaction` writes, on the one
+connection that does. Reads have a connection of their own that cannot write; they run on the loop, for they take
+microseconds, and see everything acknowledged. Other processes open the same file with `readonly=True`.
+
+A file has one writing process at a time; the home's lock sees to that, not this module.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tickwork.adapters.state.sqlite.failures import storage_error
+from tickwork.adapters.state.sqlite.group_commit import GroupCommit
+from tickwork.adapters.state.sqlite.rows import Row, entry_rows, graph_from, lifetime_from, log_entries, question_from
+from tickwork.adapters.state.sqlite.schema import (
+    MEMORY,
+    connect_reader,
+    connect_writer,
+    migrate,
+    require_current,
+    schema_version,
+    statements,
+)
+from tickwork.adapters.state.sqlite.transaction import AppendUnit, CreateUnit, GraphUnit, Transaction, Unit
+from tickwork.errors import StorageError, StoreCorrupt
+from tickwork.model.lifetime import TimerRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tickwork.model.lifetime import Lifetime, Question
+    from tickwork.model.messages import Append
+    from tickwork.model.records import LogEntry
+    from tickwork.ports import Appended, Clock, LifetimeQuery, StoredGraph
+
+AFTER_ANY_ID = "\U0010ffff"
+PREFIX_MATCHES = 5
+"""How many candidates an ambiguous prefix names (the port says so)."""
+
+
+class SqliteStore:
+    """A state store in the file `path` (its folder is made), or in memory for the path `:memory:`."""
+
+    def __init__(self, path: str | Path, clock: Clock, *, readonly: bool = False) -> None:
+        self._path = str(path)
+        self._clock = clock
+        self._readonly = readonly
+        self._sql = statements()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._commits: GroupCommit | None = None
+
+    async def start(self) -> None:
+        """Opens the database and migrates it. Twice is fine."""
+        if self._reader is not None:
+            return
+        try:
+            if self._readonly:
+                self._reader = connect_reader(self._path)
+                require_current(self._reader, self._path)
+                return
+            self._open()
+        except sqlite3.Error as error:
+            self._close()
+            raise storage_error(error, self._path) from error
+        except BaseException:
+            self._close()
+            raise
+
+    async def stop(self) -> None:
+        """Finishes what was submitted, then closes. Twice is fine."""
+        commits, self._commits = self._commits, None
+        if commits is not None:
+            await commits.close()
+        self._close()
+
+    async def put_graph(self, graph: StoredGraph) -> None:
+        """Registers a graph; GraphConflict when this version has another digest."""
+        unit = GraphUnit(graph)
+        await self._submit([unit], 1, len(graph.body))
+        if unit.error is not None:
+            raise unit.error
+
+    async def graphs(
+        self, tenant_id: str, *, name: str | None = None, version: str | None = None, digest: str | None = None
+    ) -> list[StoredGraph]:
+        """Registered graphs that match all that is given, newest registration first."""
+        wanted = {"tenant_id": tenant_id, "name": name, "version": version, "digest": digest}
+        return [graph_from(row) for row in self._rows("list_graphs", wanted)]
+
+    async def create_lifetime(self, lifetime: Lifetime, started: Append) -> tuple[Lifetime, bool]:
+        """Inserts the lifetime and its first entries; (the one that was first, False) when there is one."""
+        if (started.tenant_id, started.lifetime_id) != (lifetime.tenant_id, lifetime.lifetime_id):
+            raise ValueError("a lifetime is created with entries of its own")
+        rows = entry_rows(started)
+        unit = CreateUnit(lifetime, AppendUnit(started, rows))
+        await self._submit([unit], 1 + len(rows), 500 + sum(len(body) for _, body in rows))
+        if unit.error is not None:
+            raise unit.error
+        if unit.found is None:
+            raise StorageError(f"The database {self._path} did not answer for lifetime {lifetime.lifetime_id}.")
+        return unit.found, unit.created
+
+    async def append(self, batch: Sequence[Append]) -> list[Appended]:
+        """Adds entries, each at the next seq of its lifetime; one result an item, in order."""
+        units: list[AppendUnit] = []
+        count = size = 0
+        for append in batch:
+            try:
+                rows = entry_rows(append)
+            except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+                units.append(AppendUnit(append, [], f"it cannot be recorded: {error}"))
+                continue
+            units.append(AppendUnit(append, rows))
+            count += len(rows)
+            for row in rows:
+                size += len(row[1]) + 100
+        if units:
+            await self._submit(units, count, size)
+        return [unit.outcome() for unit in units]
+
+    async def read_log(self, tenant_id: str, lifetime_id: str, after: int = 0, limit: int = 1000) -> list[LogEntry]:
+        """Entries with seq > `after`, in order; StoreCorrupt when one cannot be read or is missing."""
+        wanted = {"tenant_id": tenant_id, "lifetime_id": lifetime_id, "after": after, "limit": limit}
+        rows = self._rows("read_log", wanted)
+        for seq, row in enumerate(rows, max(after, 0) + 1):
+            if row[0] != seq:
+                raise self._missing(lifetime_id, seq)
+        return log_entries(rows, lifetime_id)
+
+    async def read_entries(self, tenant_id: str, lifetime_id: str, seqs: Sequence[int]) -> list[LogEntry]:
+        """The entries at these seqs, in the order asked; StoreCorrupt when one is missing."""
+        asked = msgspec.json.encode(list(seqs)).decode()
+        rows = self._rows("read_entries", {"tenant_id": tenant_id, "lifetime_id": lifetime_id, "seqs": asked})
+        found = {row[0]: row for row in rows}
+        for seq in seqs:
+            if seq not in found:
+                raise self._missing(lifetime_id, seq)
+        return log_entries([found[seq] for seq in seqs], lifetime_id)
+
+    async def get_lifetime(self, tenant_id: str, id_or_prefix: str) -> list[Lifetime]:
+        """The lifetimes whose id begins so, at most 5."""
+        wanted = {
+            "tenant_id": tenant_id,
+            "low": id_or_prefix,
+            "high": id_or_prefix + AFTER_ANY_ID,
+            "limit": PREFIX_MATCHES,
+        }
+        return [lifetime_from(row) for row in self._rows("find_lifetimes", wanted)]
+
+    async def list_lifetimes(self, tenant_id: str, query: LifetimeQuery) -> list[Lifetime]:
+        """Lifetimes that match, newest first. `query.graph` is a name, or name@version."""
+        name, _, version = (query.graph or "").partition("@")
+        wanted: dict[str, Any] = {
+            "tenant_id": tenant_id,
+            "before": query.before,
+            "graph": name or None,
+            "version": version or None,
+            "label": query.label[0] if query.label else None,
+            "label_value": query.label[1] if query.label else None,
+            "limit": query.limit,
+        }
+        if query.statuses is None:
+            return [lifetime_from(row) for row in self._rows("list_lifetimes", wanted)]
+        wanted["statuses"] = msgspec.json.encode(query.statuses).decode()
+        return [lifetime_from(row) for row in self._rows("list_lifetimes_by_status", wanted)]
+
+    async def open_lifetimes(self, after: str = "", limit: int = 1000) -> list[Lifetime]:
+        """Lifetimes of all tenants that have not ended, by id, with id > `after`."""
+        return [lifetime_from(row) for row in self._rows("open_lifetimes", (after, limit))]
+
+    async def due_timers(self, now: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        """Timers with due <= `now`, earliest first; and when the next one after those is due."""
+        timers = [TimerRow(*row) for row in self._rows("due_timers", (limit + 1,))]
+        due = [timer for timer in timers[:limit] if timer.due <= now]
+        return due, timers[len(due)].due if len(timers) > len(due) else None
+
+    async def questions(self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000) -> list[Question]:
+        """Open waits of a tenant (or of one of its lifetimes), oldest first."""
+        if lifetime_id is None:
+            return [question_from(row) for row in self._rows("list_questions", (tenant_id, limit))]
+        wanted = {"tenant_id": tenant_id, "lifetime_id": lifetime_id, "limit": limit}
+        return [question_from(row) for row in self._rows("list_questions_of_lifetime", wanted)]
+
+    async def ping(self) -> dict[str, str]:
+        """Reads and, unless read-only, commits an empty transaction; facts for `tickwork doctor`."""
+        if not self._readonly:
+            await self._submit([], 0, 0)
+        reader = self._connected()
+        return {
+            "technology": "SQLite",
+            "version": sqlite3.sqlite_version,
+            "path": self._path,
+            "schema": str(schema_version(reader)),
+            "durability": "none: in memory" if self._path == MEMORY else "WAL, synchronous=FULL",
+        }
+
+    def _open(self) -> None:
+        in_memory = self._path == MEMORY
+        if not in_memory:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        self._writer = connect_writer(self._path)
+        migrate(self._writer, self._path, self._clock.now())
+        self._reader = self._writer if in_memory else connect_reader(self._path)
+        self._commits = GroupCommit(Transaction(self._writer), self._path, self._clock, threaded=not in_memory)
+
+    def _close(self) -> None:
+        if self._reader is not None and self._reader is not self._writer:
+            self._reader.close()
+        if self._writer is not None:
+            self._writer.close()  # the last one to leave: SQLite makes the final checkpoint here
+        self._reader = self._writer = None
+
+    async def _submit(self, units: Sequence[Unit], rows: int, size: int) -> None:
+        if self._commits is None:
+            state = "was opened for reading only" if self._readonly else "is not open"
+            raise StorageError(f"The database {self._path} {state}: nothing was written.")
+        await self._commits.submit(units, rows, size)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._reader is None:
+            raise StorageError(f"The database {self._path} is not open.")
+        return self._reader
+
+    def _rows(self, statement: str, parameters: dict[str, Any] | tuple[Any, ...]) -> list[Row]:
+        try:
+            return self._connected().execute(self._sql[statement], parameters).fetchall()
+        except sqlite3.Error as error:
+            raise storage_error(error, self._path) from error
+
+    def _missing(self, lifetime_id: str, seq: int) -> StoreCorrupt:
+        return StoreCorrupt(
+            f"Entry {seq} of lifetime {lifetime_id} is missing in {self._path}. The file was changed from outside, or "
+            "another lifetime is meant; restore a backup. Other lifetimes are not affected."
+        )

@@ -1,0 +1,325 @@
+"""One transaction on the writing connection: many lifetimes' appends, new lifetimes and graphs, committed together.
+
+First everything is tried as if it were new: seqs are given out from memory and all rows are inserted by a few
+statements. When a row is refused (a duplicate, nearly always) the transaction is rolled back and made again exactly:
+one savepoint a unit, one statement a row, so that duplicates take no seq and a bad row fails its own unit only.
+
+What a commit acknowledges is on disk. Whatever fails before or in COMMIT leaves the database, and what is remembered
+of it here, as they were.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tickwork.adapters.state.sqlite.rows import encode_question, graph_row, lifetime_from, lifetime_row
+from tickwork.adapters.state.sqlite.schema import statements
+from tickwork.errors import Conflict, GraphConflict, StorageError, TickworkError
+from tickwork.model.lifetime import TERMINAL
+from tickwork.ports import Appended
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tickwork.model.lifetime import Lifetime, Projection
+    from tickwork.model.messages import Append
+    from tickwork.ports import StoredGraph
+
+HEADS = 20_000
+"""Lifetimes whose last seq is remembered; others are looked up when they are next written to."""
+
+CHUNKS = (64, 8, 1)
+"""Rows of one insert statement. Few sizes, so that sqlite3 keeps them compiled; and each statement lets go of the
+interpreter's lock once, which a busy event loop may hand back only milliseconds later."""
+
+ROW_ERRORS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""What a bad row raises. Anything else is about the whole database."""
+
+
+class Head:
+    """Where a lifetime's log stands."""
+
+    __slots__ = ("at", "lid", "seq", "tenant")
+
+    def __init__(self, lid: int, tenant: str, seq: int, at: int) -> None:
+        self.lid = lid
+        self.tenant = tenant
+        self.seq = seq
+        self.at = at
+
+
+class AppendUnit:
+    """An Append with its encoded entries; `outcome` once it was applied."""
+
+    __slots__ = ("append", "at", "error", "last_seq", "lid", "rows", "seqs")
+
+    def __init__(self, append: Append, rows: list[tuple[str, bytes]], error: str | None = None) -> None:
+        self.append = append
+        self.rows = rows
+        self.error = error
+        self.lid = 0
+        self.last_seq = 0
+        self.at = 0
+        self.seqs: tuple[int | None, ...] = ()
+
+    def outcome(self) -> Appended:
+        """What the store answers."""
+        if self.error is not None:
+            return Appended((None,) * len(self.append.entries), self.at, self.error)
+        return Appended(self.seqs, self.at)
+
+
+class CreateUnit:
+    """A new lifetime with its first entries; `found` is it, or the one that was there first."""
+
+    __slots__ = ("created", "error", "first", "found", "lid", "lifetime")
+
+    def __init__(self, lifetime: Lifetime, first: AppendUnit) -> None:
+        self.lifetime = lifetime
+        self.first = first
+        self.lid = 0
+        self.created = False
+        self.found: Lifetime | None = None
+        self.error: TickworkError | None = None
+
+
+class GraphUnit:
+    """A graph to register."""
+
+    __slots__ = ("error", "graph")
+
+    def __init__(self, graph: StoredGraph) -> None:
+        self.graph = graph
+        self.error: TickworkError | None = None
+
+
+Unit = AppendUnit | CreateUnit | GraphUnit
+
+
+class Transaction:
+    """The writing connection. `apply` and `commit` follow each other, never two at a time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._sql = statements()
+        one = self._sql["insert_entries"].rstrip().rstrip(";")
+        self._inserts = [(n, one + ", (?, ?, ?, ?, ?)" * (n - 1)) for n in CHUNKS]
+        self._heads: dict[str, Head] = {}
+
+    def apply(self, units: Sequence[Unit], now: int) -> None:
+        """Opens a transaction and puts the units into it. sqlite3.Error when the database refuses all of them."""
+        if len(self._heads) > HEADS:
+            for lifetime_id in list(islice(self._heads, HEADS // 4)):
+                del self._heads[lifetime_id]
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            try:
+                self._apply_new(units, now)
+            except ROW_ERRORS:
+                self.rollback(units)
+                self._execute("BEGIN IMMEDIATE")
+                for unit in units:
+                    self._apply_exact(unit, now)
+            for unit in units:
+                if type(unit) is CreateUnit and unit.error is None:
+                    unit.found = lifetime_from(self._execute(self._sql["get_lifetime"], (unit.lid,)).fetchone())
+        except BaseException:
+            self.rollback(units)
+            raise
+
+    def commit(self, units: Sequence[Unit]) -> None:
+        """Makes it durable. sqlite3.Error when that failed: then nothing of it was kept."""
+        try:
+            self._execute("COMMIT")
+        except BaseException:
+            self.rollback(units)
+            raise
+
+    def rollback(self, units: Sequence[Unit]) -> None:
+        """Undoes what `apply` did, also to what is remembered."""
+        if self._connection.in_transaction:  # a full disk may have rolled it back already
+            self._execute("ROLLBACK")
+        for unit in units:
+            self._forget(unit)
+
+    def checkpoint(self) -> None:
+        """Moves what readers no longer need from the WAL into the database file."""
+        self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    # -- everything at once, as if nothing were a duplicate
+
+    def _apply_new(self, units: Sequence[Unit], now: int) -> None:
+        values: list[Any] = []
+        appends: list[AppendUnit] = []
+        for unit in units:
+            if type(unit) is AppendUnit:
+                appends.append(unit)
+            elif type(unit) is CreateUnit:
+                if not self._create(unit):
+                    continue
+                appends.append(unit.first)
+            elif type(unit) is GraphUnit:
+                self._register(unit)
+                continue
+            self._number(appends[-1], now, values)
+        self._insert(values)
+        for append in appends:
+            if append.append.projection is not None and append.error is None:
+                self._project(append, append.append.projection)
+
+    def _number(self, unit: AppendUnit, now: int, values: list[Any]) -> None:
+        """Gives the unit's entries their seqs, and adds their rows to `values`."""
+        head = self._place(unit, now)
+        if head is None:
+            return
+        lid, at, seq = head.lid, unit.at, head.seq
+        first = seq + 1
+        for entry_id, body in unit.rows:
+            seq += 1
+            values += (lid, seq, at, entry_id, body)
+        head.seq = unit.last_seq = seq
+        unit.seqs = tuple(range(first, seq + 1))
+
+    def _insert(self, values: list[Any]) -> None:
+        start, left = 0, len(values) // 5
+        for size, sql in self._inserts:
+            while left >= size:
+                self._execute(sql, values[start : start + 5 * size])
+                start += 5 * size
+                left -= size
+
+    # -- one by one
+
+    def _apply_exact(self, unit: Unit, now: int) -> None:
+        self._execute("SAVEPOINT unit")
+        try:
+            if type(unit) is AppendUnit:
+                self._append_exact(unit, now)
+            elif type(unit) is CreateUnit:
+                if self._create(unit):
+                    self._append_exact(unit.first, now)
+            elif type(unit) is GraphUnit:
+                self._register(unit)
+        except ROW_ERRORS as error:
+            self._execute("ROLLBACK TO unit")
+            self._forget(unit)
+            self._refuse(unit, f"the database refused it: {error}")
+        self._execute("RELEASE unit")
+
+    def _append_exact(self, unit: AppendUnit, now: int) -> None:
+        head = self._place(unit, now)
+        if head is None:
+            return
+        seqs: list[int | None] = []
+        for entry_id, body in unit.rows:
+            row = (head.lid, head.seq + 1, unit.at, entry_id, body)
+            if self._execute(self._sql["insert_entry"], row).rowcount:
+                head.seq += 1
+                seqs.append(head.seq)
+            else:
+                seqs.append(None)
+        unit.seqs = tuple(seqs)
+        unit.last_seq = head.seq
+        if unit.append.projection is not None:
+            self._project(unit, unit.append.projection)
+
+    # -- the parts of both
+
+    def _place(self, unit: AppendUnit, now: int) -> Head | None:
+        """The head of the unit's lifetime, with the time to record at; None (and an error) when there is none."""
+        if unit.error is not None:
+            return None
+        append = unit.append
+        head = self._heads.get(append.lifetime_id) or self._load(append.lifetime_id)
+        if head is None or head.tenant != append.tenant_id:
+            unit.error = f"tenant {append.tenant_id} has no lifetime {append.lifetime_id}"
+            return None
+        unit.lid = head.lid
+        unit.at = max(head.at, now)
+        if unit.rows:
+            head.at = unit.at
+        return head
+
+    def _load(self, lifetime_id: str) -> Head | None:
+        row = self._execute(self._sql["find_head"], (lifetime_id,)).fetchone()
+        if row is None:
+            return None
+        head = self._heads[lifetime_id] = Head(*row)
+        return head
+
+    def _create(self, unit: CreateUnit) -> bool:
+        """Inserts the lifetime's row: whether it is new."""
+        row = lifetime_row(unit.lifetime)
+        inserted = self._execute(self._sql["insert_lifetime"], row).fetchall()
+        unit.created = bool(inserted)
+        if inserted:
+            unit.lid = inserted[0][0]
+            self._heads[unit.lifetime.lifetime_id] = Head(unit.lid, unit.lifetime.tenant_id, 0, 0)
+            return True
+        unit.lid, tenant = self._execute(self._sql["find_first_lifetime"], row).fetchone()
+        if tenant != unit.lifetime.tenant_id:
+            unit.error = Conflict(f"The lifetime id {unit.lifetime.lifetime_id} is taken. Start it with a fresh one.")
+        return False
+
+    def _register(self, unit: GraphUnit) -> None:
+        graph = unit.graph
+        if not self._execute(self._sql["insert_graph"], graph_row(graph)).rowcount:
+            unit.error = GraphConflict(
+                f"Graph {graph.name}@{graph.version} is registered with another content than this one (its digest "
+                f"would be {graph.digest}). A registered version never changes: raise the version."
+            )
+
+    def _project(self, unit: AppendUnit, projection: Projection) -> None:
+        """Applies the read model's changes that ride on an append."""
+        lid, sql, many = unit.lid, self._sql, self._connection.executemany
+        if projection.timers_cleared:
+            many(sql["delete_timer"], [(lid, timer_id) for timer_id in projection.timers_cleared])
+        if projection.questions_closed:
+            many(sql["delete_question"], [(lid, exec_id) for exec_id in projection.questions_closed])
+        opens = projection.timers_set or projection.questions_opened
+        if opens and self._execute(sql["get_status"], (lid,)).fetchone()[0] is None:  # an ended one waits for nothing
+            many(sql["upsert_timer"], [(lid, timer.timer_id, timer.due) for timer in projection.timers_set])
+            tenant = unit.append.tenant_id
+            many(
+                sql["upsert_question"],
+                [(lid, q.exec_id, tenant, q.since, encode_question(q)) for q in projection.questions_opened],
+            )
+        if projection.status is not None:
+            self._move(unit, projection)
+
+    def _move(self, unit: AppendUnit, projection: Projection) -> None:
+        ends = projection.status in TERMINAL
+        row = {
+            "lid": unit.lid,
+            "status": projection.status,
+            "as_of": unit.last_seq if projection.as_of is None else projection.as_of,
+            "reason": projection.reason,
+            "at": unit.at,
+            "finished_at": unit.at if ends else None,
+        }
+        if self._execute(self._sql["update_status"], row).rowcount and ends:
+            self._execute(self._sql["delete_timers"], (unit.lid,))
+            self._execute(self._sql["delete_questions"], (unit.lid,))
+
+    def _forget(self, unit: Unit) -> None:
+        if type(unit) is AppendUnit:
+            self._heads.pop(unit.append.lifetime_id, None)
+        elif type(unit) is CreateUnit:
+            self._heads.pop(unit.lifetime.lifetime_id, None)
+
+    def _refuse(self, unit: Unit, why: str) -> None:
+        if type(unit) is AppendUnit:
+            unit.error = why
+        elif type(unit) is CreateUnit or type(unit) is GraphUnit:
+            unit.error = StorageError(f"Nothing was recorded: {why}.")
