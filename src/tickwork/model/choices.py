@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tickwork.model.graph import END
+from tickwork.model.graph import END, MAX_BRANCHES
 
 if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 def choice_problem(graph: AgentGraph, plan: str, chosen: tuple[str, ...]) -> str | None:
     """Why a Plan may not choose these targets together; None when it may."""
-    edges = {edge.target: edge for edge in graph.outgoing[plan]}
+    edges = graph.targets[plan]
+    if len(chosen) == 1 and chosen[0] in edges:
+        return None
+    if len(chosen) > MAX_BRANCHES:
+        return f"plan `{plan}` opened {len(chosen)} branches; at most {MAX_BRANCHES} are allowed"
     allowed = ", ".join(edges) or "nothing"
     for name in chosen:
         if name not in edges:

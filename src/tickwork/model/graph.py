@@ -169,6 +169,11 @@ class AgentGraph(Part, frozen=True, dict=True):
             found.setdefault(edge.source, []).append(edge)
         return {source: tuple(edges) for source, edges in found.items()}
 
+    @cached_property
+    def targets(self) -> dict[str, dict[str, Edge]]:
+        """Edges by source and target; of several to one target (conditions), the last."""
+        return {source: {edge.target: edge for edge in edges} for source, edges in self.outgoing.items()}
+
     @property
     def entries(self) -> tuple[Edge, ...]:
         """The edges out of `start`, in declared order."""

@@ -14,7 +14,7 @@ import msgspec
 from tickwork.model import ids
 from tickwork.model.choices import choice_problem
 from tickwork.model.condition import ConditionError
-from tickwork.model.graph import END, MAX_BRANCHES, START
+from tickwork.model.graph import END, START
 from tickwork.model.records import Error, Event, Execution, Payload, json_payload, payload_value
 from tickwork.orchestrator.state import (
     MAX_BUFFERED_SIGNALS,
@@ -230,14 +230,11 @@ def route(state: LifetimeState, done_visit: Visit, done: Execution, out: list[Co
 def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source: Source, out: list[Command]) -> None:
     chosen = done.next or ()
     names = tuple([choice.task for choice in chosen])
-    edges = state.topology.edge_to[done.name]
-    if len(names) != 1 or names[0] not in edges:
-        problem = choice_problem(state.topology.graph, done.name, names)
-        if problem is None and len(names) > MAX_BRANCHES:
-            problem = f"plan `{done.name}` opened {len(names)} branches; at most {MAX_BRANCHES} are allowed"
-        if problem is not None:
-            settle(state, done_visit, done, Error("invalid_choice", problem, retryable=False), out)
-            return
+    edges = state.topology.targets[done.name]
+    problem = choice_problem(state.topology.graph, done.name, names)
+    if problem is not None:
+        settle(state, done_visit, done, Error("invalid_choice", problem, retryable=False), out)
+        return
     if not names:
         _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), done_visit.node, out)
         return

@@ -21,7 +21,6 @@ class Topology:
     __slots__ = (
         "conditions",
         "digest",
-        "edge_to",
         "entries",
         "graph",
         "joins",
@@ -29,6 +28,7 @@ class Topology:
         "nodes",
         "outgoing",
         "reads_result",
+        "targets",
     )
 
     def __init__(self, graph: AgentGraph) -> None:
@@ -37,9 +37,7 @@ class Topology:
         self.nodes: dict[str, Node] = graph.node
         self.entries: tuple[Edge, ...] = graph.entries
         self.outgoing: dict[str, tuple[Edge, ...]] = graph.outgoing
-        self.edge_to: dict[str, dict[str, Edge]] = {
-            name: {edge.target: edge for edge in self.outgoing[name]} for name in self.nodes
-        }
+        self.targets = graph.targets
         self.conditions: dict[str, Condition] = {
             edge.condition: compile_condition(edge.condition) for edge in graph.edges if edge.condition
         }
@@ -51,10 +49,6 @@ class Topology:
         self.reads_result: frozenset[str] = frozenset(
             edge.source for edge in graph.edges if edge.condition and self.conditions[edge.condition].reads_result
         )
-
-    def choices(self, plan: str) -> list[str]:
-        """What a Plan may choose, in declared order."""
-        return list(self.edge_to[plan])
 
     def _nearest_join(self, origin: str) -> Edge | None:
         """The JOIN edge that a branch at `origin` would reach first at its own depth: breadth first, declared order.

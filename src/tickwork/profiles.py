@@ -1,0 +1,142 @@
+"""Profiles: which adapter serves which port. The same records, guardrails and decisions run on all of them.
+
+Adapters are found by URL scheme, first among those shipped here, then among the entry points `tickwork.bus`,
+`tickwork.state`, `tickwork.blob` and `tickwork.kv`, so that a third party can add one without asking us. Each is a
+callable `(url, clock) -> adapter`, imported when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tickwork.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateStore
+
+DEFAULT_HOME = ".tickwork"
+
+
+def _memory_bus(_url: str, _clock: Clock) -> EventBus:
+    from tickwork.adapters.bus.memory import MemoryBus
+
+    return MemoryBus()
+
+
+def _sqlite(url: str, clock: Clock, *, readonly: bool = False) -> StateStore:
+    from tickwork.adapters.state.sqlite import SqliteStore
+
+    return SqliteStore(url.removeprefix("sqlite:///"), clock, readonly=readonly)
+
+
+def _files(url: str, _clock: Clock) -> BlobStore:
+    from tickwork.adapters.blob.fs import FileBlobs
+
+    return FileBlobs(Path(url.removeprefix("file://")))
+
+
+def _memory_kv(_url: str, clock: Clock) -> KVStore:
+    from tickwork.adapters.kv.memory import MemoryKV
+
+    return MemoryKV(clock)
+
+
+SHIPPED: dict[str, dict[str, Callable[..., Any]]] = {
+    "bus": {"memory": _memory_bus},
+    "state": {"sqlite": _sqlite},
+    "blob": {"file": _files},
+    "kv": {"memory": _memory_kv},
+}
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """A named set of adapter URLs. `home` is the folder of an embedded profile, with one writing process at a time."""
+
+    name: str
+    bus_url: str
+    state_url: str
+    blob_url: str
+    kv_url: str
+    home: Path | None = None
+
+    @classmethod
+    def local(cls, home: Path | str | None = None) -> Profile:
+        """Everything in one folder: SQLite (WAL), files, an in-process queue. Default: TICKWORK_HOME, `.tickwork`."""
+        folder = Path(home or os.environ.get("TICKWORK_HOME") or DEFAULT_HOME).absolute()
+        return cls(
+            name="local",
+            bus_url="memory://",
+            state_url=f"sqlite:///{folder / 'tickwork.db'}",
+            blob_url=f"file://{folder / 'blobs'}",
+            kv_url="memory://",
+            home=folder,
+        )
+
+    @classmethod
+    def test(cls, blobs: Path | str | None = None) -> Profile:
+        """Everything in memory, blobs in a temporary folder: gone with the process."""
+        folder = Path(blobs) if blobs is not None else Path(tempfile.mkdtemp(prefix="tickwork-blobs-"))
+        return cls(
+            name="test",
+            bus_url="memory://",
+            state_url="sqlite:///:memory:",
+            blob_url=f"file://{folder.absolute()}",
+            kv_url="memory://",
+        )
+
+    @classmethod
+    def from_environment(cls, name: str | None = None, home: Path | str | None = None) -> Profile:
+        """The profile that TICKWORK_PROFILE names (default local), with any TICKWORK_*_URL in place of its own."""
+        wanted = name or os.environ.get("TICKWORK_PROFILE") or "local"
+        if wanted not in ("local", "test"):
+            raise UsageError(f"there is no profile `{wanted}`; use `local` or `test`")
+        profile = cls.local(home) if wanted == "local" else cls.test()
+        return msgspec.structs.replace(profile, **_urls(os.environ))
+
+    def open_bus(self, clock: Clock) -> EventBus:
+        """The event bus of this profile, not started."""
+        bus: EventBus = _open("bus", self.bus_url, clock)
+        return bus
+
+    def open_store(self, clock: Clock, *, readonly: bool = False) -> StateStore:
+        """The state store of this profile, not started; `readonly` beside a process that writes."""
+        store: StateStore = _open("state", self.state_url, clock, readonly=readonly)
+        return store
+
+    def open_blobs(self, clock: Clock) -> BlobStore:
+        """The blob store of this profile, not started."""
+        blobs: BlobStore = _open("blob", self.blob_url, clock)
+        return blobs
+
+    def open_kv(self, clock: Clock) -> KVStore:
+        """The key-value store of this profile, not started."""
+        kv: KVStore = _open("kv", self.kv_url, clock)
+        return kv
+
+
+def _urls(environment: Mapping[str, str]) -> dict[str, str]:
+    names = {"bus_url": "TICKWORK_BUS_URL", "state_url": "TICKWORK_STATE_URL", "blob_url": "TICKWORK_BLOB_URL"}
+    names["kv_url"] = "TICKWORK_KV_URL"
+    return {field: environment[name] for field, name in names.items() if environment.get(name)}
+
+
+def _open(port: str, url: str, clock: Clock, **options: Any) -> Any:
+    """Makes the adapter that the URL's scheme names. Raises UsageError when there is none."""
+    scheme = url.partition(":")[0]
+    make = SHIPPED[port].get(scheme)
+    if make is None:
+        for entry in entry_points(group=f"tickwork.{port}", name=scheme):
+            make = entry.load()
+    if make is None:
+        known = ", ".join(f"{name}://" for name in SHIPPED[port])
+        raise UsageError(f"no adapter serves the {port} at `{url}`; shipped: {known}; others come as entry points")
+    return make(url, clock, **options)

@@ -1,0 +1,220 @@
+"""The composition root: the only place that knows every part.
+
+`async with Runtime(profile) as runtime:` opens the adapters, starts the planes, the executor and the sweeper as
+background loops of one process, and closes everything in order at the end. When a loop fails (the disk is full, the
+database is gone) whoever waits through the runtime gets that error instead of waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from tickwork.clock import RandomIds, SystemClock
+from tickwork.errors import TickworkError, UsageError
+from tickwork.executor.registry import Registry
+from tickwork.executor.worker import Executor
+from tickwork.home import Door, HomeLock
+from tickwork.model.ids import DEFAULT_TENANT
+from tickwork.orchestrator.control_plane import ControlPlane
+from tickwork.orchestrator.data_plane import DataPlane
+from tickwork.orchestrator.graphs import GraphIndex
+from tickwork.orchestrator.sweeper import Sweeper
+from tickwork.profiles import Profile
+from tickwork.sdk.loading import BoundGraph, is_loading
+from tickwork.service import Service, Watchers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+    from types import TracebackType
+    from typing import Self, TypeVar
+
+    from tickwork.model.records import LogEntry
+    from tickwork.ports import Clock, Ids, StateStore, StoredGraph
+    from tickwork.sdk.builder import Graph
+    from tickwork.service import Outcome
+
+    T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """All services of one process.
+
+    `readonly` opens the store alone, beside a process that writes. `recover`: a graph that is bound has its lifetimes
+    taken up that a dead process left running; without it (a run of one lifetime) nothing moves here but what is
+    started or carried on here.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        readonly: bool = False,
+        recover: bool = True,
+        concurrency: int = 10_000,
+        threads: int = 32,
+    ) -> None:
+        self.profile = profile
+        self.clock: Clock = clock or SystemClock()
+        self.ids: Ids = ids or RandomIds()
+        self._readonly = readonly
+        self._recover = recover
+        self._limits = {"concurrency": concurrency, "threads": threads}
+        self._stack = AsyncExitStack()
+        self._loops: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        self._failed = asyncio.get_running_loop().create_future()
+        if self.profile.home is not None and not self._readonly:
+            lock = HomeLock(self.profile.home)
+            lock.acquire()
+            self._stack.callback(lock.release)
+        store = self.profile.open_store(self.clock, readonly=self._readonly)
+        await store.start()
+        self._stack.push_async_callback(store.stop)
+        blobs = self.profile.open_blobs(self.clock)
+        await blobs.start()
+        self._stack.push_async_callback(blobs.stop)
+        bus = self.profile.open_bus(self.clock)
+        await bus.start()
+        self._stack.push_async_callback(bus.stop)
+        self.store: StateStore = store
+        data_plane = DataPlane(bus, store)
+        watchers = Watchers()
+        data_plane.on_commit.append(watchers.notify)
+        self.service = Service(store, blobs, data_plane, watchers, self.clock, self.ids, live=not self._readonly)
+        if self._readonly:
+            return
+        control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane)
+        self._sweeper = Sweeper(store, data_plane, control_plane, self.clock, own=not self._recover)
+        data_plane.on_timer = self._sweeper.timer_set
+        self.service.carry_on = control_plane.recover
+        self.registry = Registry()
+        executor = Executor(
+            bus, blobs, self.clock, self.ids, registry=self.registry, history=self._history, **self._limits
+        )
+        self._stack.push_async_callback(self._stop_loops)
+        for component in (executor, control_plane, data_plane):
+            await component.start()
+        self._run(executor.run(), "executor")
+        self._run(control_plane.run(), "control plane")
+        self._run(data_plane.run(), "data plane")
+        self._run(self._sweeper.run(), "sweeper")
+        if self.profile.home is not None:
+            door = Door(self.profile.home, self.service)
+            await door.start()
+            self._stack.push_async_callback(door.stop)
+        # What is alive now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._stack.callback(gc.unfreeze)
+
+    def _run(self, loop: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(loop, name=name)
+        task.add_done_callback(self._loop_ended)
+        self._loops.append(task)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None or self._failed is None or self._failed.done():
+            return
+        if not isinstance(error, TickworkError):
+            log.error("the %s stopped", task.get_name(), exc_info=error)
+        self._failed.set_exception(error)
+        self._failed.exception()  # seen: a runtime that is being closed need not warn about it
+
+    async def _stop_loops(self) -> None:
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _history(self, tenant_id: str, lifetime_id: str, limit: int) -> list[LogEntry]:
+        """The newest `limit` entries of a lifetime, for `ctx.history()`."""
+        found = await self.store.get_lifetime(tenant_id, lifetime_id)
+        last = found[0].last_seq if found else 0
+        return await self.store.read_log(tenant_id, lifetime_id, max(0, last - limit), limit)
+
+    async def bind(self, bound: BoundGraph, *, tenant: str = DEFAULT_TENANT) -> StoredGraph:
+        """Registers a graph, lets this process's executor run its code, and takes up what was left running.
+
+        Raises GraphConflict when its name@version is registered with another content.
+        """
+        stored = await self.service.register(bound.graph, tenant=tenant, source=bound.source)
+        self.registry.bind(bound)
+        if self._recover:
+            taken = await self._sweeper.recover(tenant, stored.digest)
+            if taken:
+                log.info("took up %d lifetimes of %s@%s that were left running", taken, stored.name, stored.version)
+        return stored
+
+    async def guard(self, waiting: Awaitable[T]) -> T:
+        """Awaits `waiting`, unless a loop of this runtime fails first: then raises that failure (StorageError...)."""
+        task: asyncio.Future[T] = asyncio.ensure_future(waiting)
+        failed = self._failed
+        if failed is None:
+            raise RuntimeError("the runtime was not started")
+        waited: set[asyncio.Future[Any]] = {task, failed}
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await failed
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+def run(
+    graph: Graph | BoundGraph,
+    input: Any = None,
+    *,
+    profile: Profile | None = None,
+    tenant: str = DEFAULT_TENANT,
+    labels: dict[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Outcome:
+    """Runs a graph from a script, to its end or until it waits for somebody, and returns how it stands.
+
+    `profile`: default is what the environment says, the local profile in `.tickwork/`, so every step is on disk and
+    `tickwork lifetimes resume ID` goes on after a crash. Raises GraphInvalid, GraphConflict, HomeInUse, StorageError;
+    UsageError while the module is being loaded by Tickwork itself (a resume, a subprocess): it would run again and
+    again.
+    """
+    if is_loading():
+        raise UsageError(
+            "`tickwork.run(...)` runs while this module is loaded: put it under `if __name__ == '__main__':`"
+        )
+    bound = graph if isinstance(graph, BoundGraph) else graph.bind()
+
+    async def go() -> Outcome:
+        async with Runtime(profile or Profile.from_environment(), recover=False) as runtime:
+            stored = await runtime.bind(bound, tenant=tenant)
+            lifetime = await runtime.service.start(
+                stored.digest, input, tenant=tenant, labels=labels, idempotency_key=idempotency_key
+            )
+            await runtime.guard(runtime.service.wait(lifetime.lifetime_id, tenant=tenant, until="settled"))
+            return await runtime.service.result(lifetime.lifetime_id, tenant=tenant)
+
+    return asyncio.run(go())

@@ -1,0 +1,222 @@
+"""Tasks and Plans as authors write them: decorated functions, classes with `run`, and Tasks that wait.
+
+Each one knows the settings of its node (retry, limits, isolation...); the builder turns it into a `Node` of the graph.
+A decorated function stays callable, so that a unit test calls it like any other function.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from tickwork.model.graph import Child, Human, Isolation, Node, NodeKind, RetryPolicy, Signal, TimeLimits, Timer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class GraphNode:
+    """What Task and Plan have in common: the settings of a node, as class attributes that a subclass sets."""
+
+    kind: ClassVar[NodeKind]
+    name: str = ""
+    """The node's name in the graph; empty: the name of the class or function."""
+    title: str = ""
+    description: str = ""
+    retry: RetryPolicy = RetryPolicy()
+    limits: TimeLimits = TimeLimits()
+    isolation: Isolation = "inline"
+    memory_mb: int | None = None
+    config: Mapping[str, Any] = {}
+    run: Callable[..., Any]
+    """The implementation, sync or async: `def run(self, value, ctx)`. A subclass defines it."""
+
+    def implementation(self) -> Callable[..., Any] | None:
+        """What is called for this node; None for a Task that waits."""
+        return getattr(self, "run", None)
+
+    def node(self, run: str = "") -> Node:
+        """The node of the graph; `run` says where the implementation is found."""
+        config: Any = self.config  # validation says so when it is no mapping
+        return Node(
+            name=self.name or type(self).__name__,
+            kind=self.kind,
+            title=self.title,
+            description=self.description,
+            run=run,
+            retry=self.retry,
+            limits=self.limits,
+            isolation=self.isolation,
+            memory_mb=self.memory_mb,
+            config=dict(config) if isinstance(config, Mapping) else config,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name or type(self).__name__}>"
+
+
+class Task(GraphNode):
+    """A node that works. Subclass it and define `run`, or decorate a function with `@task`."""
+
+    kind = "task"
+
+
+class Plan(GraphNode):
+    """A node that decides. Subclass it and define `run`, or decorate a function with `@plan`."""
+
+    kind = "plan"
+
+
+class FunctionTask(Task, Generic[P, R]):
+    """A Task made from a function by `@task`; calling it calls the function."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def implementation(self) -> Callable[..., Any]:
+        """The function."""
+        return self.function
+
+
+class FunctionPlan(Plan, Generic[P, R]):
+    """A Plan made from a function by `@plan`; calling it calls the function."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def implementation(self) -> Callable[..., Any]:
+        """The function."""
+        return self.function
+
+
+@overload
+def task(function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+@overload
+def task(
+    *,
+    name: str = "",
+    title: str = "",
+    description: str = "",
+    retry: RetryPolicy | None = None,
+    limits: TimeLimits | None = None,
+    isolation: Isolation = "inline",
+    memory_mb: int | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[P, R]], FunctionTask[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+    """Makes a Task of a function: `@task`, or `@task(name="fetch", retry=RetryPolicy(max_attempts=5))`.
+
+    `memory_mb` limits a subprocess, so it goes with `isolation="subprocess"`.
+    """
+    if function is not None:
+        return _configured(FunctionTask(function), function, settings)
+    return lambda made: _configured(FunctionTask(made), made, settings)
+
+
+@overload
+def plan(function: Callable[P, R], /) -> FunctionPlan[P, R]: ...
+@overload
+def plan(
+    *,
+    name: str = "",
+    title: str = "",
+    description: str = "",
+    retry: RetryPolicy | None = None,
+    limits: TimeLimits | None = None,
+    isolation: Isolation = "inline",
+    memory_mb: int | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[P, R]], FunctionPlan[P, R]]: ...
+def plan(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+    """Makes a Plan of a function: `@plan`, or `@plan(name="decide")`."""
+    if function is not None:
+        return _configured(FunctionPlan(function), function, settings)
+    return lambda made: _configured(FunctionPlan(made), made, settings)
+
+
+_SETTINGS = ("name", "title", "description", "retry", "limits", "isolation", "memory_mb", "config")
+
+
+def _configured(made: Any, function: Any, settings: Mapping[str, Any]) -> Any:
+    if isinstance(function, GraphNode):
+        raise TypeError(f"{function!r} is a {function.kind} already; decorate the plain function")
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"@{made.kind} decorates a function; a class derives from {type(made).__mro__[1].__name__}")
+    for key, value in settings.items():
+        if key not in _SETTINGS:
+            raise TypeError(f"@{made.kind} has no setting `{key}`; it has {', '.join(_SETTINGS)}")
+        if value is not None:
+            setattr(made, key, value)
+    made.name = made.name or getattr(function, "__name__", type(function).__name__)
+    return made
+
+
+class WaitingTask(Task):
+    """A Task without code: it asks a person, waits for a signal, lets time pass or runs another graph."""
+
+    def __init__(self, name: str, title: str = "", description: str = "", **work: Any) -> None:
+        self.name, self.title, self.description = name, title, description
+        self._work = work
+
+    def implementation(self) -> None:
+        """Nothing is called."""
+        return
+
+    def node(self, run: str = "") -> Node:
+        """The node of the graph."""
+        return msgspec.structs.replace(super().node(), **self._work)
+
+
+def human(
+    name: str,
+    *,
+    prompt: str,
+    answer_schema: dict[str, Any] | None = None,
+    deadline: float | None = None,
+    default: Any = msgspec.UNSET,
+    who: Sequence[str] = (),
+    title: str = "",
+    description: str = "",
+) -> Task:
+    """A Task that a person answers. The wait is durable: no process has to stay up.
+
+    `answer_schema` is a JSON Schema for the answer; after `deadline` seconds `default` is taken, or the Task fails
+    when there is none; `who` lists who may answer. `{field}` in the prompt is replaced by that field of the input.
+    """
+    work = Human(prompt=prompt, answer_schema=answer_schema, deadline=deadline, default=default, who=tuple(who))
+    return WaitingTask(name, title, description, human=work)
+
+
+def wait_for_signal(
+    signal: str,
+    *,
+    name: str = "",
+    deadline: float | None = None,
+    default: Any = msgspec.UNSET,
+    title: str = "",
+    description: str = "",
+) -> Task:
+    """A Task that waits for a signal; its value is the signal's payload. `name` is the node's, else the signal's."""
+    work = Signal(name=signal, deadline=deadline, default=default)
+    return WaitingTask(name or signal, title, description, signal=work)
+
+
+def sleep(name: str, *, seconds: float, title: str = "", description: str = "") -> Task:
+    """A Task that lets time pass, durably, and hands its input on."""
+    return WaitingTask(name, title, description, timer=Timer(seconds=seconds))
+
+
+def child(name: str, *, graph: str, version: str = "", title: str = "", description: str = "") -> Task:
+    """A Task that runs another registered graph to its end; its value is that lifetime's result."""
+    return WaitingTask(name, title, description, child=Child(name=graph, version=version))

@@ -1,0 +1,490 @@
+"""The use cases: everything that the command line, the HTTP and the gRPC interface can ask for, in one place.
+
+Each verb validates at the edge, writes one entry through the Data Plane, and returns once that entry is durable.
+Nothing here decides what a lifetime does next; that is the fold's, when it reads the entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError
+from tickwork.model.graph import AgentGraph, canonical_json, graph_from_json
+from tickwork.model.ids import DEFAULT_TENANT, TENANT
+from tickwork.model.messages import Append
+from tickwork.model.records import INLINE_LIMIT, JSON, Event, Execution, Payload, json_payload, payload_value
+from tickwork.orchestrator.projection import project
+from tickwork.orchestrator.starting import begin, new_lifetime
+from tickwork.ports import LifetimeQuery, StoredGraph
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
+    from tickwork.model.messages import Committed
+    from tickwork.model.records import LogEntry
+    from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.ports import BlobStore, Clock, Ids, StateStore
+
+    # Inside the class `list` is the use case of that name.
+    Entries: TypeAlias = list[LogEntry]
+    Questions: TypeAlias = list[Question]
+
+POLL = 0.2
+"""Seconds between two looks at the log of a lifetime that another process moves."""
+
+IDEMPOTENCY_KEY_LIMIT = 256
+LABEL_LIMIT = 64
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """How a lifetime stands: the document that `tickwork run --json` prints."""
+
+    lifetime_id: str
+    status: LifetimeStatus
+    reason: str | None
+    result: Any
+    executions: int
+    tokens_used: int
+    cost_usd: Decimal
+    duration_ms: float
+
+
+class Watchers:
+    """Wakes up whoever waits for news of a lifetime in this process. Costs nothing when nobody waits."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, set[asyncio.Event]] = {}
+        self._turns: dict[str, set[asyncio.Event]] = {}
+
+    def notify(self, reference: Committed) -> None:
+        """There are new entries in this lifetime's log, or (no entries) its status has changed."""
+        lifetime_id = reference.lifetime_id
+        for event in self._all.get(lifetime_id, ()):
+            event.set()
+        turns = self._turns.get(lifetime_id)
+        # An execution alone neither ends a lifetime nor makes it wait.
+        if turns and not all(type(entry) is Execution for entry in reference.entries or (None,)):
+            for event in turns:
+                event.set()
+
+    @contextmanager
+    def watching(self, lifetime_id: str, *, turns: bool = False) -> Iterator[asyncio.Event]:
+        """An event that is set at each news; with `turns`, only when the status may have changed."""
+        registry = self._turns if turns else self._all
+        event = asyncio.Event()
+        registry.setdefault(lifetime_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            waiting = registry[lifetime_id]
+            waiting.discard(event)
+            if not waiting:
+                del registry[lifetime_id]
+
+
+class Service:
+    """The use cases over one set of adapters. Raises the errors of `tickwork.errors`."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        blobs: BlobStore,
+        data_plane: DataPlane,
+        watchers: Watchers,
+        clock: Clock,
+        ids: Ids,
+        *,
+        live: bool = True,
+    ) -> None:
+        self._store, self._blobs, self._data_plane = store, blobs, data_plane
+        self._watchers, self._clock, self._ids = watchers, clock, ids
+        self._live = live
+        self.carry_on: Callable[[str, str], Awaitable[None]] | None = None
+        """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
+
+    # -- graphs -------------------------------------------------------------------------------------------------------
+
+    async def register(self, graph: AgentGraph, *, tenant: str = DEFAULT_TENANT, source: str = "") -> StoredGraph:
+        """Registers a graph for a tenant. Raises GraphConflict when name@version exists with another digest."""
+        stored = StoredGraph(
+            _tenant(tenant), graph.name, graph.version, graph.digest, canonical_json(graph), source, self._clock.now()
+        )
+        await self._store.put_graph(stored)
+        return stored
+
+    async def graph(self, spec: str, *, tenant: str = DEFAULT_TENANT) -> StoredGraph:
+        """The registered graph that `name`, `name@version` or a digest names; the newest version for a bare name."""
+        if spec.startswith("sha256:"):
+            found = await self._store.graphs(_tenant(tenant), digest=spec)
+        else:
+            name, _, version = spec.partition("@")
+            found = await self._store.graphs(_tenant(tenant), name=name, version=version or None)
+        if not found:
+            raise NotFound(f"no graph `{spec}` is registered for tenant `{tenant}`; `tickwork graph register` adds one")
+        return found[0]
+
+    # -- lifetimes ----------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        graph: str,
+        input: Any = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        labels: dict[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Lifetime:
+        """Starts a lifetime; when this returns, it is on disk and will run.
+
+        The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError.
+        """
+        if idempotency_key is not None and not 0 < len(idempotency_key) <= IDEMPOTENCY_KEY_LIMIT:
+            raise UsageError(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LIMIT} characters")
+        if labels and (len(labels) > LABEL_LIMIT or any(len(k) + len(v) > 1024 for k, v in labels.items())):
+            raise UsageError(f"at most {LABEL_LIMIT} labels, each of at most 1024 characters")
+        stored = await self.graph(graph, tenant=tenant)
+        payload = await self._payload(tenant, input, "the input")
+        now = self._clock.now()
+        lifetime = new_lifetime(self._ids.lifetime_id(now), stored, now, labels or {}, idempotency_key)
+        made, _ = await begin(self._store, self._data_plane, lifetime, payload)
+        return made
+
+    async def get(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT) -> Lifetime:
+        """The lifetime with this id or unique id prefix. Raises NotFound; UsageError when the prefix fits several."""
+        found = await self._store.get_lifetime(_tenant(tenant), lifetime_id) if lifetime_id else []
+        if not found:
+            raise NotFound(f"no lifetime `{lifetime_id}` for tenant `{tenant}`; `tickwork lifetimes list` shows them")
+        if len(found) > 1:
+            several = ", ".join(lifetime.lifetime_id for lifetime in found)
+            raise UsageError(f"`{lifetime_id}` fits several lifetimes: {several}; give more of the id")
+        return found[0]
+
+    async def list(self, query: LifetimeQuery | None = None, *, tenant: str = DEFAULT_TENANT) -> list[Lifetime]:
+        """Lifetimes that match, newest first."""
+        return await self._store.list_lifetimes(_tenant(tenant), query or LifetimeQuery())
+
+    async def log(
+        self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, after: int = 0, limit: int = 1000
+    ) -> Entries:
+        """Entries of the lifetime's log with seq > `after`, in order."""
+        return await self._store.read_log(_tenant(tenant), lifetime_id, after, limit)
+
+    async def pause(
+        self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, reason: str = "", by: str = ""
+    ) -> Lifetime:
+        """Nothing new is dispatched from now on; what is in flight is recorded. Pausing twice is fine."""
+        lifetime = await self._open(lifetime_id, tenant)
+        if lifetime.status != "PAUSED":
+            event = self._event("paused", {"reason": reason, "by": by})
+            await self._tell(lifetime, event, status="PAUSED", reason=reason or None)
+        return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    async def resume(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, by: str = "") -> Lifetime:
+        """A paused lifetime goes on; one that a dead process left running is taken up by this one."""
+        lifetime = await self._open(lifetime_id, tenant)
+        if lifetime.status == "PAUSED":
+            await self._tell(lifetime, self._event("resumed", {"by": by}))
+        elif self.carry_on is not None:
+            await self.carry_on(lifetime.tenant_id, lifetime.lifetime_id)
+        return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    async def abort(
+        self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, reason: str = "", by: str = ""
+    ) -> Lifetime:
+        """Ends the lifetime: what is in flight is cancelled. Returns once the request is durable."""
+        lifetime = await self._open(lifetime_id, tenant)
+        data = {"reason": reason, "by": by}
+        await self._tell(lifetime, Event("abort", "abort_requested", data))
+        return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    async def signal(
+        self, lifetime_id: str, name: str, payload: Any = None, *, tenant: str = DEFAULT_TENANT, by: str = ""
+    ) -> Lifetime:
+        """Sends a signal: to the Task that waits for it, or kept until one does."""
+        lifetime = await self._open(lifetime_id, tenant)
+        known = await self._signals(lifetime)
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"graph `{lifetime.graph_name}` waits for no signal `{name}`; its signals: {listed}")
+        stored = await self._payload(tenant, payload, "the signal's payload")
+        data = {"name": name, "payload": msgspec.to_builtins(stored, builtin_types=(bytes,)), "by": by}
+        await self._tell(lifetime, self._event("signalled", data))
+        return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    async def questions(self, *, tenant: str = DEFAULT_TENANT, lifetime_id: str | None = None) -> Questions:
+        """Open questions to people, oldest first."""
+        found = await self._store.questions(_tenant(tenant), lifetime_id)
+        return [question for question in found if question.on == "human"]
+
+    async def answer(
+        self,
+        lifetime_id: str,
+        payload: Any,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        exec_id: str | None = None,
+        by: str = "",
+    ) -> Lifetime:
+        """Answers an open question (`exec_id`: its execution or its node; may be left out when there is only one).
+
+        Raises AnswerRefused (schema, wrong person; nothing changes), AlreadyEnded, NotFound, UsageError.
+        """
+        lifetime = await self._open(lifetime_id, tenant)
+        question = await self._question(lifetime, exec_id)
+        if question.who and by not in question.who:
+            raise AnswerRefused(
+                f"`{question.node}` may be answered by {', '.join(question.who)}; this is from `{by or 'nobody'}`"
+            )
+        if question.answer_schema is not None:
+            _check_answer(question, payload)
+        stored = await self._payload(tenant, payload, "the answer")
+        done = await self._answered(lifetime, question, stored, by)
+        appended = await self._tell(lifetime, done)
+        if appended is None:
+            raise AlreadyEnded(f"`{question.node}` was answered a moment ago; the first answer counts")
+        return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    async def result(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT) -> Outcome:
+        """How the lifetime stands now; `result` once it is COMPLETED."""
+        lifetime = await self.get(lifetime_id, tenant=tenant)
+        until = lifetime.finished_at if lifetime.finished_at is not None else self._clock.now()
+        outcome = Outcome(
+            lifetime_id=lifetime.lifetime_id,
+            status=lifetime.status,
+            reason=lifetime.reason,
+            result=None,
+            executions=0,
+            tokens_used=0,
+            cost_usd=Decimal(0),
+            duration_ms=max(0, until - lifetime.created_at) / 1000,
+        )
+        end = await self._end(lifetime)
+        if end is not None:
+            outcome.executions = end.data["executions"]
+            outcome.tokens_used = end.data["tokens_used"]
+            outcome.cost_usd = Decimal(end.data["cost_nano_usd"]).scaleb(-9).normalize()
+            if end.type == "completed":
+                outcome.result = await self._result(lifetime, end)
+        else:
+            await self._count(lifetime, outcome)
+        return outcome
+
+    async def wait(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, until: str = "ended") -> Lifetime:
+        """Waits until the lifetime has `ended`, or `settled`: ended, PAUSED, or waiting for a person or a signal."""
+        lifetime = await self.get(lifetime_id, tenant=tenant)
+        with self._watchers.watching(lifetime.lifetime_id, turns=True) as news:
+            while True:
+                news.clear()
+                lifetime = await self.get(lifetime.lifetime_id, tenant=tenant)
+                if lifetime.ended or (until == "settled" and await self._settled(lifetime)):
+                    return lifetime
+                await self._news(news)
+
+    async def watch(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, after: int = 0) -> AsyncIterator[LogEntry]:
+        """Yields the log's entries as they come, until the lifetime has ended."""
+        lifetime = await self.get(lifetime_id, tenant=tenant)
+        with self._watchers.watching(lifetime.lifetime_id) as news:
+            while True:
+                news.clear()
+                page = await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 1000)
+                for logged in page:
+                    after = logged.seq
+                    yield logged
+                    if _ends(logged):
+                        return
+                if not page:
+                    await self._news(news)
+
+    async def value(self, payload: Payload | None, *, tenant: str = DEFAULT_TENANT) -> Any:
+        """The value of a payload, fetched from the blob store when it lies there."""
+        if payload is not None and payload.uri is not None:
+            data = await self._blobs.get(_tenant(tenant), payload.uri, payload.sha256)
+            payload = msgspec.structs.replace(payload, inline=data, uri=None)
+        return payload_value(payload)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    async def _news(self, news: asyncio.Event) -> None:
+        """Waits for news; without planes in this process, another one writes the log, so look again after a while."""
+        if self._live:
+            await news.wait()
+        else:
+            await self._clock.sleep(POLL)
+
+    async def _open(self, lifetime_id: str, tenant: str) -> Lifetime:
+        lifetime = await self.get(lifetime_id, tenant=tenant)
+        if lifetime.ended:
+            why = f": {lifetime.reason}" if lifetime.reason else ""
+            raise AlreadyEnded(f"lifetime {lifetime.lifetime_id} has ended {lifetime.status}{why}")
+        return lifetime
+
+    def _event(self, kind: Any, data: dict[str, Any]) -> Event:
+        return Event(f"{kind}:{self._ids.token()}", kind, {k: v for k, v in data.items() if v != ""})
+
+    async def _tell(
+        self,
+        lifetime: Lifetime,
+        entry: Event | Execution,
+        status: LifetimeStatus | None = None,
+        reason: str | None = None,
+    ) -> int | None:
+        """Has one entry recorded: its seq, or None when it was there before."""
+        projection = project(lifetime.tenant_id, lifetime.lifetime_id, (entry,), status, None, reason)
+        append = Append(lifetime.tenant_id, lifetime.lifetime_id, (entry,), projection)
+        (appended,) = await self._data_plane.record([append])
+        if appended.error is not None:
+            raise Conflict(f"lifetime {lifetime.lifetime_id}: {appended.error}")
+        return appended.seqs[0]
+
+    async def _payload(self, tenant: str, value: Any, what: str) -> Payload:
+        """The value as a payload, in the blob store when it is large."""
+        try:
+            payload = json_payload(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"{what} cannot be said in JSON: {error}") from None
+        if payload.inline is not None and payload.size > INLINE_LIMIT:
+            uri, sha256 = await self._blobs.put(_tenant(tenant), payload.inline)
+            return Payload(None, JSON, uri, payload.size, sha256)
+        return payload
+
+    async def _signals(self, lifetime: Lifetime) -> set[str]:
+        found = await self._store.graphs(lifetime.tenant_id, digest=lifetime.graph_digest)
+        nodes = graph_from_json(found[0].body).nodes if found else ()
+        return {node.signal.name for node in nodes if node.signal is not None}
+
+    async def _question(self, lifetime: Lifetime, exec_id: str | None) -> Question:
+        found = await self.questions(tenant=lifetime.tenant_id, lifetime_id=lifetime.lifetime_id)
+        if exec_id is not None:
+            matching = [q for q in found if exec_id == q.node or q.exec_id.startswith(exec_id)]
+            if not matching and await self._recorded(lifetime, exec_id):
+                raise AlreadyEnded(f"`{exec_id}` of lifetime {lifetime.lifetime_id} was answered already")
+            found = matching
+        if not found:
+            what = f"no open question `{exec_id}`" if exec_id else "no open question"
+            raise NotFound(
+                f"lifetime {lifetime.lifetime_id} ({lifetime.status}) has {what}; `tickwork inbox` lists them"
+            )
+        if len(found) > 1:
+            listed = "; ".join(f"{q.exec_id} ({q.node}{' in ' + q.branch if q.branch else ''})" for q in found)
+            raise UsageError(f"lifetime {lifetime.lifetime_id} has {len(found)} open questions: {listed}; say which")
+        return found[0]
+
+    async def _recorded(self, lifetime: Lifetime, exec_id: str) -> bool:
+        """Whether this execution is in the log."""
+        after = 0
+        while page := await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 5000):
+            if any(isinstance(e.entry, Execution) and e.entry.exec_id == exec_id for e in page):
+                return True
+            after = page[-1].seq
+        return False
+
+    async def _answered(self, lifetime: Lifetime, question: Question, payload: Payload, by: str) -> Execution:
+        """The execution that an answer is: its headers stand in the `waiting` entry's visit, told by the log."""
+        waiting = await self._waiting_entry(lifetime, question.exec_id)
+        data = waiting.data
+        return Execution(
+            question.exec_id,
+            data["kind"],
+            question.node,
+            question.branch,
+            data["iteration"],
+            data["attempt"],
+            tuple(data["parents"]),
+            data["edge_taken"],
+            data["since"],
+            data["since"],
+            self._clock.now(),
+            "SUCCEEDED",
+            f"human:{by}" if by else "human",
+            payload,
+        )
+
+    async def _waiting_entry(self, lifetime: Lifetime, exec_id: str) -> Event:
+        after = 0
+        while page := await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 5000):
+            for logged in page:
+                if isinstance(logged.entry, Event) and logged.entry.id == f"waiting:{exec_id}":
+                    return logged.entry
+            after = page[-1].seq
+        raise NotFound(f"lifetime {lifetime.lifetime_id} has no question {exec_id}")
+
+    async def _settled(self, lifetime: Lifetime) -> bool:
+        """Whether nothing will happen unless somebody outside acts."""
+        if lifetime.status == "PAUSED":
+            return True
+        return lifetime.status == "WAITING" and bool(
+            await self._store.questions(lifetime.tenant_id, lifetime.lifetime_id, 1)
+        )
+
+    async def _end(self, lifetime: Lifetime) -> Event | None:
+        """The entry that ended the lifetime: near the end of its log."""
+        if not lifetime.ended:
+            return None
+        page = await self._store.read_log(
+            lifetime.tenant_id, lifetime.lifetime_id, max(0, lifetime.last_seq - 50), 1000
+        )
+        for logged in page:
+            if isinstance(logged.entry, Event) and _ends(logged):
+                return logged.entry
+        return None
+
+    async def _result(self, lifetime: Lifetime, end: Event) -> Any:
+        seqs, pick, joined = end.data["source"]
+        values = []
+        for logged in await self._store.read_entries(lifetime.tenant_id, lifetime.lifetime_id, seqs):
+            entry = logged.entry
+            if isinstance(entry, Event):
+                payload = msgspec.convert(entry.data["input"], Payload | None)
+            elif pick >= 0 and entry.next is not None:
+                payload = entry.next[pick].input
+            else:
+                payload = entry.result
+            values.append(await self.value(payload, tenant=lifetime.tenant_id))
+        return values if joined else values[0]
+
+    async def _count(self, lifetime: Lifetime, outcome: Outcome) -> None:
+        """Counts what a lifetime that has not ended has used so far."""
+        after, nano = 0, 0
+        while page := await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 5000):
+            for logged in page:
+                if isinstance(logged.entry, Execution):
+                    outcome.executions += 1
+                    if logged.entry.telemetry is not None:
+                        outcome.tokens_used += logged.entry.telemetry.tokens_used
+                        nano += logged.entry.telemetry.cost_nano_usd
+            after = page[-1].seq
+        outcome.cost_usd = Decimal(nano).scaleb(-9).normalize()
+
+
+def _ends(logged: LogEntry) -> bool:
+    return isinstance(logged.entry, Event) and logged.entry.type in ("completed", "failed", "aborted")
+
+
+def _tenant(tenant: str) -> str:
+    """The tenant, once it is known to be a legal name: it becomes part of topics, paths and keys."""
+    if not TENANT.fullmatch(tenant):
+        raise UsageError(f"`{tenant}` is no tenant name: letters, digits, `-` and `_`, at most 63, no leading dash")
+    return tenant
+
+
+def _check_answer(question: Question, payload: Any) -> None:
+    """Raises AnswerRefused with every way in which the answer breaks its schema."""
+    import jsonschema  # imported at the first answer: it takes longer to load than everything else
+
+    validator = jsonschema.Draft202012Validator(question.answer_schema or {})
+    errors = sorted(validator.iter_errors(payload), key=lambda e: [str(p) for p in e.absolute_path])
+    if errors:
+        listed = "; ".join(f"{e.json_path}: {e.message}" for e in errors[:10])
+        raise AnswerRefused(
+            f"the answer to `{question.node}` does not fit its schema, and nothing was changed: {listed}"
+        )
