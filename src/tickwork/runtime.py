@@ -109,7 +109,7 @@ class Runtime:
         control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane)
         self._sweeper = Sweeper(store, data_plane, control_plane, self.clock, own=not self._recover)
         data_plane.on_timer = self._sweeper.timer_set
-        self.service.carry_on = control_plane.recover
+        self.service.carry_on = control_plane.take_up
         self.registry = Registry()
         executor = Executor(
             bus, blobs, self.clock, self.ids, registry=self.registry, history=self._history, **self._limits

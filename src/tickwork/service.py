@@ -17,10 +17,11 @@ from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, Usa
 from tickwork.model.graph import AgentGraph, canonical_json, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT, TENANT
 from tickwork.model.messages import Append
-from tickwork.model.records import INLINE_LIMIT, JSON, Event, Execution, Payload, json_payload, payload_value
+from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.starting import begin, new_lifetime
 from tickwork.ports import LifetimeQuery, StoredGraph
+from tickwork.sdk.encoding import EncodingError, encode_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -186,7 +187,10 @@ class Service:
         return await self.get(lifetime.lifetime_id, tenant=tenant)
 
     async def resume(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, by: str = "") -> Lifetime:
-        """A paused lifetime goes on; one that a dead process left running is taken up by this one."""
+        """A paused lifetime goes on; one that a dead process left running is taken up by this one.
+
+        One that runs here already is left alone.
+        """
         lifetime = await self._open(lifetime_id, tenant)
         if lifetime.status == "PAUSED":
             await self._tell(lifetime, self._event("resumed", {"by": by}))
@@ -349,12 +353,12 @@ class Service:
     async def _payload(self, tenant: str, value: Any, what: str) -> Payload:
         """The value as a payload, in the blob store when it is large."""
         try:
-            payload = json_payload(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"{what} cannot be said in JSON: {error}") from None
+            payload = encode_value(value, what)
+        except EncodingError as error:
+            raise UsageError(str(error)) from None
         if payload.inline is not None and payload.size > INLINE_LIMIT:
             uri, sha256 = await self._blobs.put(_tenant(tenant), payload.inline)
-            return Payload(None, JSON, uri, payload.size, sha256)
+            return Payload(None, payload.content_type, uri, payload.size, sha256)
         return payload
 
     async def _signals(self, lifetime: Lifetime) -> set[str]:

@@ -87,7 +87,12 @@ class ControlPlane:
         """Whether the state of this lifetime is in memory: it moves, or waits, in this process."""
         return lifetime_id in self._moving or lifetime_id in self._idle
 
-    async def recover(self, tenant_id: str, lifetime_id: str) -> None:
+    async def take_up(self, tenant_id: str, lifetime_id: str) -> None:
+        """Carries on a lifetime that another process has left. One that is held here needs nothing."""
+        if not self.holds(lifetime_id):
+            await self._recover(tenant_id, lifetime_id)
+
+    async def _recover(self, tenant_id: str, lifetime_id: str) -> None:
         """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
         self._moving.pop(lifetime_id, None)
         self._idle.pop(lifetime_id, None)
@@ -104,18 +109,28 @@ class ControlPlane:
         state = self._moving.get(lifetime_id) or self._idle.pop(lifetime_id, None)
         if state is None and reference.first_seq == 1:
             state = await self._new_state(reference)
-        if state is None or reference.first_seq > state.seq + 1:
-            # Not in memory, or a reference is missing: the log has everything, this reference included.
-            await self.recover(reference.tenant_id, lifetime_id)
+        if state is None:
+            # Not in memory: the log has everything, this reference included.
+            await self._recover(reference.tenant_id, lifetime_id)
             return
-        shown = "RUNNING" if any(wakes(e) for e in reference.entries) else state.status
+        if reference.first_seq > state.seq + 1:
+            # An earlier reference is late or lost; the log has what it said.
+            while missing := await self._store.read_log(reference.tenant_id, lifetime_id, state.seq):
+                for logged in missing:
+                    await self._advance(state, logged.seq, logged.at, (logged.entry,))
+        else:
+            await self._advance(state, reference.first_seq, reference.at, reference.entries)
+        self._file(state)
+
+    async def _advance(self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]) -> None:
+        """Folds the entries that are new to the state, and does what follows."""
+        shown = "RUNNING" if any(wakes(e) for e in entries) else state.status
         commands: list[Command] = []
-        for seq, entry in enumerate(reference.entries, reference.first_seq):
+        for seq, entry in enumerate(entries, first_seq):
             if seq == state.seq + 1:
                 full = await self._complete(state, seq, entry)
-                commands += fold(state, LogEntry(seq, reference.at, full))
+                commands += fold(state, LogEntry(seq, at, full))
         await self._perform(state, commands, shown)
-        self._file(state)
 
     async def _new_state(self, reference: Committed) -> LifetimeState:
         started = reference.entries[0]
@@ -236,7 +251,7 @@ class ControlPlane:
         if visit.due is not None:
             data["deadline"] = visit.due
         if node.human is not None:
-            value = await self._input_value(state, visit)
+            value = await self._cache.value(state.tenant_id, await self._cache.payload(state, visit.input))
             data |= {"on": "human", "prompt": render_prompt(node, value)}
             if node.human.answer_schema is not None:
                 data["answer_schema"] = node.human.answer_schema
@@ -245,12 +260,6 @@ class ControlPlane:
         elif node.signal is not None:
             data |= {"on": "signal", "name": node.signal.name}
         return Event(f"waiting:{visit.exec_id}", "waiting", data)
-
-    async def _input_value(self, state: LifetimeState, visit: Visit) -> object:
-        if not visit.input.joined:
-            return await self._cache.value(state.tenant_id, await self._cache.payload(state, visit.input))
-        entries = await self._cache.entries(state, visit.input.seqs)
-        return [await self._cache.value(state.tenant_id, e.result) for e in entries if isinstance(e, Execution)]
 
     async def _start_child(self, state: LifetimeState, visit: Visit) -> Error | None:
         """Starts the child lifetime of this visit, or finds the one that an earlier try started."""
@@ -262,12 +271,7 @@ class ControlPlane:
             label = f"{child.name}@{child.version}" if child.version else child.name
             return Error("ChildGraphUnknown", f"graph {label} is not registered for this tenant", retryable=False)
         lifetime_id = child_lifetime_id(visit.exec_id, visit.created_at)
-        # Its inputs are given as a value: a joined input is built here, once.
-        payload = None
-        if visit.input.joined:
-            payload = json_payload(await self._input_value(state, visit))
-        else:
-            payload = await self._cache.payload(state, visit.input)
+        payload = await self._cache.payload(state, visit.input)
         lifetime = new_lifetime(lifetime_id, found[0], state.at, dict(state.labels), None)
         made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
         if not created and made.ended:
@@ -288,15 +292,7 @@ class ControlPlane:
         parent_id, visit = told.parent
         result, error = None, None
         if told.status == "COMPLETED":
-            source = told.source
-            if source is not None and source.joined:
-                entries = await self._cache.entries(child, source.seqs)
-                values = [
-                    await self._cache.value(child.tenant_id, e.result) for e in entries if isinstance(e, Execution)
-                ]
-                result = json_payload(values)
-            elif source is not None:
-                result = await self._cache.payload(child, source)
+            result = await self._cache.payload(child, told.source) if told.source is not None else None
         else:
             reason = f"child lifetime {child.lifetime_id} ended {told.status}: {told.reason}"
             error = Error("ChildFailed", reason, retryable=told.status == "FAILED")

@@ -10,7 +10,7 @@ import msgspec
 
 from tickwork.errors import StoreCorrupt
 from tickwork.model.messages import NodeInput, Predecessor
-from tickwork.model.records import Event, Execution, Payload, payload_value
+from tickwork.model.records import Event, Execution, Payload, json_payload, payload_value
 
 if TYPE_CHECKING:
     from tickwork.model.graph import Node
@@ -52,7 +52,11 @@ class EntryCache:
         return [found[seq] for seq in seqs]
 
     async def payload(self, state: LifetimeState, source: Source) -> Payload | None:
-        """The payload at a Source that is not joined."""
+        """The payload at a Source; of a joined one the list of the results, null for a branch that failed."""
+        if source.joined:
+            entries = await self.entries(state, source.seqs)
+            results = [entry.result if isinstance(entry, Execution) else None for entry in entries]
+            return json_payload([await self.value(state.tenant_id, result) for result in results])
         (entry,) = await self.entries(state, source.seqs[:1])
         if isinstance(entry, Event):
             return msgspec.convert(entry.data.get("input"), Payload | None)
@@ -88,9 +92,8 @@ async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> N
     """
     before = [entry for entry in await cache.entries(state, visit.before) if isinstance(entry, Execution)]
     source = visit.input
-    payload = None
-    if not source.joined and (source.pick >= 0 or source.seqs != visit.before):
-        payload = await cache.payload(state, source)
+    in_executions = source.pick < 0 and source.seqs == visit.before
+    payload = None if in_executions else await cache.payload(state, source)
     return NodeInput(
         state.tenant_id,
         state.lifetime_id,
@@ -106,7 +109,7 @@ async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> N
         visit.created_at,
         payload,
         tuple([_predecessor(entry) for entry in before]),
-        source.joined,
+        source.joined and in_executions,
         state.lifetime_input,
         state.labels or None,
     )

@@ -74,7 +74,7 @@ class Sweeper:
             for lifetime in page:
                 ours = lifetime.tenant_id == tenant_id and lifetime.graph_digest == digest
                 if ours and lifetime.status in ("PENDING", "RUNNING"):
-                    await self._control_plane.recover(tenant_id, lifetime.lifetime_id)
+                    await self._control_plane.take_up(tenant_id, lifetime.lifetime_id)
                     count += 1
             after = page[-1].lifetime_id
         return count
