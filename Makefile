@@ -28,7 +28,7 @@ demo: $(VENV)/.stamp-examples  ## run the reference example, a coding agent, on 
 test: setup  ## the quick tests, under five minutes
 	$(QUICK)
 
-test-slow: setup  ## only the slow tests: kill -9, big fan-outs, long loops
+test-slow: setup $(VENV)/.stamp-examples  ## only the slow tests: kill -9, big fan-outs, long loops
 	$(SLOW)
 
 test-all: test test-slow  ## the quick tests, then the slow ones

@@ -82,6 +82,10 @@ class GraphConflict(Conflict):
     """The same graph name and version is registered with another digest."""
 
     code = "graph_conflict"
+    hint: ClassVar[str] = (
+        "The version stands in `version:` (YAML, JSON), `Graph(name, version)` (Python), `version=` (DOT), or "
+        '`%% tickwork: {"version": "0.2.0"}` (Mermaid); without one it is 0.1.0.'
+    )
 
 
 class AlreadyEnded(Conflict):

@@ -119,7 +119,7 @@ class EventBus(Protocol):
 
 
 class StoredGraph(msgspec.Struct, frozen=True):
-    """A registered graph: its canonical JSON (`body`), and `source`, where its code can be loaded from."""
+    """A registered graph: its JSON (`body`), and `source`, where its code can be loaded from."""
 
     tenant_id: str
     name: str

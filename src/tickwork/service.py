@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError
-from tickwork.model.graph import AgentGraph, canonical_json, graph_from_json
+from tickwork.model.graph import AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT, TENANT
 from tickwork.model.messages import Append
 from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
@@ -113,9 +113,10 @@ class Service:
 
     async def register(self, graph: AgentGraph, *, tenant: str = DEFAULT_TENANT, source: str = "") -> StoredGraph:
         """Registers a graph for a tenant. Raises GraphConflict when name@version exists with another digest."""
-        stored = StoredGraph(
-            _tenant(tenant), graph.name, graph.version, graph.digest, canonical_json(graph), source, self._clock.now()
-        )
+        # As it was written, not the canonical form: a form shows a schema's fields in their author's order.
+        body = msgspec.json.encode(graph)
+        now = self._clock.now()
+        stored = StoredGraph(_tenant(tenant), graph.name, graph.version, graph.digest, body, source, now)
         await self._store.put_graph(stored)
         return stored
 

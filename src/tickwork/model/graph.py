@@ -65,7 +65,8 @@ class Human(Part, frozen=True):
     """A Task that a person answers."""
 
     prompt: str
-    """What is asked. `{name}` is replaced by that field of the node's input, `{input}` by the whole input."""
+    """What is asked. `{name}` is replaced by that field of the node's input (by nothing where the input has none),
+    `{input}` by the whole input."""
     answer_schema: dict[str, Any] | None = None
     """JSON Schema (2020-12) that an answer must meet; None: any JSON."""
     deadline: float | None = None
@@ -191,7 +192,7 @@ class AgentGraph(Part, frozen=True, dict=True):
 
 
 def canonical_json(graph: AgentGraph) -> bytes:
-    """The bytes that the digest is taken over, and the form in which graphs are stored."""
+    """The bytes that the digest is taken over."""
     ordered = msgspec.structs.replace(
         graph,
         nodes=tuple(sorted(graph.nodes, key=lambda n: n.name)),
@@ -218,5 +219,5 @@ def _without_defaults(value: Any) -> Any:
 
 
 def graph_from_json(data: bytes) -> AgentGraph:
-    """The inverse of `canonical_json`. Raises msgspec.ValidationError on anything else."""
+    """A graph from its JSON, canonical or not. Raises msgspec.ValidationError on anything else."""
     return msgspec.json.decode(data, type=AgentGraph)

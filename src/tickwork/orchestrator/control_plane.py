@@ -20,7 +20,7 @@ from tickwork.model.records import Error, Event, Execution, LogEntry, json_paylo
 from tickwork.orchestrator import router
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.inputs import EntryCache, node_input, render_prompt
-from tickwork.orchestrator.projection import project, wakes
+from tickwork.orchestrator.projection import marked, project, wakes
 from tickwork.orchestrator.starting import begin, new_lifetime
 from tickwork.orchestrator.state import CancelRunning, Command, Dispatch, LifetimeState, Record, TellParent, Visit
 from tickwork.ports import BusMessage
@@ -124,7 +124,7 @@ class ControlPlane:
 
     async def _advance(self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]) -> None:
         """Folds the entries that are new to the state, and does what follows."""
-        shown = "RUNNING" if any(wakes(e) for e in entries) else state.status
+        shown = marked(entries) or state.status
         commands: list[Command] = []
         for seq, entry in enumerate(entries, first_seq):
             if seq == state.seq + 1:
@@ -215,6 +215,8 @@ class ControlPlane:
         if not entries and (status is None or state.ending is not None):
             return
         reason = state.ending.reason if ended and state.ending is not None else None
+        if status == "PAUSED":
+            reason = state.pause_reason
         as_of = None if ended else state.seq
         projection = project(state.tenant_id, state.lifetime_id, entries, status, as_of, reason)
         append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection)

@@ -125,7 +125,7 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
     elif kind == "signalled":
         router.signal(state, data["name"], msgspec.convert(data["payload"], Payload | None), data.get("by", ""), out)
     elif kind == "paused":
-        state.paused = True
+        state.paused, state.pause_reason = True, data.get("reason") or None
     elif kind == "resumed":
         _resume(state, out)
     elif kind == "abort_requested":

@@ -28,6 +28,17 @@ def wakes(entry: Entry) -> bool:
     return isinstance(entry, Execution) or entry.type in WAKING
 
 
+def marked(entries: Iterable[Entry]) -> LifetimeStatus | None:
+    """The status that these entries set in the read model when they were recorded; None: they left it as it was."""
+    status: LifetimeStatus | None = None
+    for entry in entries:
+        if wakes(entry):
+            status = "RUNNING"
+        elif isinstance(entry, Event) and entry.type == "paused":
+            status = "PAUSED"
+    return status
+
+
 def deadline_timer(exec_id: str) -> str:
     """The id of the timer that ends a wait."""
     return f"deadline:{exec_id}"

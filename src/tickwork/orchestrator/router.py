@@ -222,7 +222,7 @@ def route(state: LifetimeState, done_visit: Visit, done: Execution, out: list[Co
         settle(state, done_visit, done, Error("condition_error", str(error), retryable=False), out)
         return
     if edge is None:
-        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), done_visit.node, out)
+        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), out)
     else:
         _follow(state, done_visit, done, edge, source, out)
 
@@ -236,7 +236,7 @@ def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source
         settle(state, done_visit, done, Error("invalid_choice", problem, retryable=False), out)
         return
     if not names:
-        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), done_visit.node, out)
+        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), out)
         return
     first = edges[names[0]]
     if first.kind != "PARALLEL":
@@ -303,7 +303,7 @@ def _follow(
     if edge.kind == "FINAL" or edge.target == END:
         finish(state, "COMPLETED", None, out, done=done, source=source)
     elif edge.kind == "JOIN" and done_visit.branch != ids.ROOT_BRANCH:
-        _branch_over(state, done_visit.branch, Outcome("arrived", state.seq, done.exec_id, edge), done.name, out)
+        _branch_over(state, done_visit.branch, Outcome("arrived", state.seq, done.exec_id, edge), out)
     else:
         visit(state, done_visit.branch, edge, source, (done.exec_id,), (state.seq,), out)
 
@@ -331,10 +331,10 @@ def settle(state: LifetimeState, failed: Visit, done: Execution, error: Error, o
     """The branch of this visit has failed for good."""
     if state.ending is None:
         edge = state.topology.nearest_join[failed.node]
-        _branch_over(state, failed.branch, Outcome("failed", state.seq, done.exec_id, edge, error), failed.node, out)
+        _branch_over(state, failed.branch, Outcome("failed", state.seq, done.exec_id, edge, error, failed.node), out)
 
 
-def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, node: str, out: list[Command]) -> None:
+def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, out: list[Command]) -> None:
     """Counts the end of a branch, outwards through all groups that are decided by it."""
     while branch != ids.ROOT_BRANCH:
         path, index = ids.parent_group(branch)
@@ -355,12 +355,11 @@ def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, node: str,
         else:
             # The failure keeps the name of the node where it began; it counts at a JOIN its opener could reach.
             edge = state.topology.nearest_join.get(group.opener)
-            node = failure.node or node
-            outcome = Outcome("failed", failure.seq, failure.exec_id, edge, failure.error, node)
+            outcome = Outcome("failed", failure.seq, failure.exec_id, edge, failure.error, failure.node)
     if outcome.error is None:
         finish(state, "FAILED", "no_final_edge", out)
     else:
-        finish(state, "FAILED", _reason(node, outcome.error), out, error=outcome.error, exec_id=outcome.exec_id)
+        finish(state, "FAILED", _reason(outcome.node, outcome.error), out, error=outcome.error, exec_id=outcome.exec_id)
 
 
 def _reason(node: str, error: Error) -> str:

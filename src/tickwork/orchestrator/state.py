@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct):
     edge: Edge | None = None
     error: Error | None = None
     node: str = ""
-    """Where a failure that was passed on by an inner group began."""
+    """Where a failure began, however many groups it passed through since."""
 
 
 class Group(msgspec.Struct):
@@ -104,6 +104,7 @@ class LifetimeState:
         "lifetime_input",
         "open",
         "parent",
+        "pause_reason",
         "paused",
         "pending",
         "seq",
@@ -125,6 +126,7 @@ class LifetimeState:
         """When that entry was recorded (us)."""
         self.status: LifetimeStatus = "PENDING"
         self.paused = False
+        self.pause_reason: str | None = None
         self.ending: Ending | None = None
         self.labels: dict[str, str] = {}
         self.lifetime_input: Payload | None = None

@@ -1,0 +1,1 @@
+"""What the nodes of the coding agent share; each node's own file in `tasks/` and `plans/` is a few lines on top."""

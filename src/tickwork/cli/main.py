@@ -1,0 +1,106 @@
+"""The executable `tickwork`: which commands there are, and what becomes of their errors.
+
+Commands are registered by name and imported when they are called, so `tickwork --help` costs the parser alone. A
+mistake of the user ends in one message and an exit code (docs/cli.md lists them); only a fault of ours leaves a
+traceback, in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from tickwork import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import App
+
+GROUPS = ("Start here", "Run graphs", "Look and steer")
+COMMANDS: tuple[tuple[str, str, str, str], ...] = (
+    (GROUPS[0], "demo", "tickwork.cli.demo:demo", "Run the reference example, a coding agent, end to end."),
+    (GROUPS[0], "new", "tickwork.cli.new:new", "Make a folder with a graph that runs and a test that passes."),
+    (GROUPS[0], "doctor", "tickwork.cli.doctor:doctor", "Check this machine, the home and the libraries."),
+    (GROUPS[1], "run", "tickwork.cli.run:run", "Run a graph: one lifetime, to its end."),
+    (GROUPS[1], "graph", "tickwork.cli.graph:app", "Validate, show, convert and register graphs."),
+    (GROUPS[2], "lifetimes", "tickwork.cli.lifetimes:app", "List, read, watch, pause, resume, abort and answer runs."),
+    (GROUPS[2], "inbox", "tickwork.cli.inbox:inbox", "Open questions to people, across all lifetimes."),
+    (GROUPS[2], "schema", "tickwork.cli.schema:schema", "JSON Schemas of what Tickwork reads and prints."),
+)
+MORE = {
+    "demo": "In a terminal you are asked what to write and whether you accept it; elsewhere the shipped answers are "
+    "taken. The language model is a small one in this process, or any OpenAI-compatible endpoint: set "
+    "OPENAI_BASE_URL and OPENAI_API_KEY.",
+    "run": "Questions to people are asked in the terminal, or answered from --answers. The result goes to stdout, "
+    "progress to stderr. Ctrl-C leaves the lifetime as it is recorded; `tickwork lifetimes resume` goes on.",
+}
+"""What the help of a command says beyond its line in the list."""
+
+
+def build_app() -> App:
+    """The parser, with every command known by name only."""
+    from cyclopts import App, Group
+
+    app = App(
+        name="tickwork",
+        version=__version__,
+        help="Run agent graphs durably: Tasks do the work, Plans decide what is next, every step is a record.",
+        help_epilogue="Exit codes: 0 fine, 1 our error, 2 wrong usage, 4 findings, 10 FAILED, 11 ABORTED, 12 waits for "
+        "somebody, 13 not found.",
+        help_flags=["--help", "-h"],
+        version_flags=["--version"],
+        result_action="return_value",
+    )
+    app["--help"].group = app["--version"].group = Group("Options", sort_key=len(GROUPS))
+    groups = {title: Group(title, sort_key=order) for order, title in enumerate(GROUPS)}
+    for title, name, target, text in COMMANDS:
+        about = f"{text}\n\n{MORE[name]}" if name in MORE else text
+        app.command(target, name=name, help=about, group=groups[title])
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the executable; leaves with the command's exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    code = call(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+    sys.exit(code)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code. Never raises for a mistake of the user."""
+    from cyclopts import CycloptsError
+
+    from tickwork.cli import failure
+    from tickwork.errors import TickworkError
+
+    as_json = "--json" in arguments or "--jsonl" in arguments
+    try:
+        outcome = build_app()(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return failure.usage(error, as_json=as_json)
+    except TickworkError as error:
+        return failure.report(error, as_json=as_json)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _forget_stdout()
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: nobody reads a traceback by accident
+        return failure.crash(error, as_json=as_json)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _forget_stdout() -> None:
+    """The reader of a pipe has left (`| head`): what is still buffered goes nowhere, without a complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""`tickwork new NAME`: a folder with a graph that runs and a test that passes, to be changed into one's own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tickwork.cli import output
+from tickwork.cli.failure import Refusal
+from tickwork.model.ids import NAME
+
+FILES = (
+    "graph.yaml",
+    "tasks/write.py",
+    "plans/review.py",
+    "tests/test_graph.py",
+    "README.md",
+    "gitignore",
+)
+
+
+def new(
+    name: Annotated[Path, Parameter(help="The graph's name, or a path that ends in it.")],
+    /,
+) -> int:
+    """Make a folder with a small graph, its Task and Plan, and a test that passes."""
+    word = name.name
+    if not NAME.fullmatch(word):
+        raise Refusal(
+            f"`{word}` cannot be a graph's name.",
+            "Use letters, digits, - and _, at most 128, beginning with a letter.",
+        )
+    if name.is_dir() and any(name.iterdir()):
+        raise Refusal(f"The folder {name} is not empty, and nothing in it is overwritten.", "Choose another name.")
+    if name.exists() and not name.is_dir():
+        raise Refusal(f"{name} exists already and is no folder.", "Choose another name.")
+    templates = files("tickwork.cli") / "scaffold"
+    try:
+        for file in FILES:
+            target = name / (f".{file}" if file == "gitignore" else file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = (templates / f"{file}.template").read_text("utf-8")
+            target.write_text(text.replace("{{name}}", word), "utf-8")
+            output.say(f"  {target}", "dim")
+    except OSError as error:
+        raise Refusal(f"{error.filename or name} cannot be written: {error.strerror}.") from None
+    output.say(f"{name} is ready. Next:", "green")
+    output.say(f"    cd {name}")
+    output.say('    tickwork run graph.yaml --input \'{"topic": "durable agents"}\'')
+    output.say("    pytest")
+    return 0

@@ -1,0 +1,159 @@
+"""`tickwork lifetimes pause, resume, abort, answer, signal`: the verbs that move a lifetime.
+
+When another process holds the home it does the work, and says what became of it. When nobody does, this process opens
+the home; after an answer, a signal or a resume it then carries the lifetime on, because nobody else would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tickwork.cli import output
+from tickwork.cli.options import HERE, By, Id, Json, Place, flag
+from tickwork.cli.run import AnswersFile, Quiet, Wait
+
+if TYPE_CHECKING:
+    from tickwork.cli.carry import Carry
+    from tickwork.model.lifetime import Lifetime
+
+NoRun = Annotated[
+    bool,
+    flag("--no-run", help="Only record it; do not carry the lifetime on in this process."),
+]
+Why = Annotated[str, Parameter(help="Why; goes into the record.")]
+
+
+def pause(lifetime: Id, /, *, reason: Why = "", by: By = "", json: Json = False, place: Place = HERE) -> int:
+    """Pause a lifetime: nothing new is dispatched, what is in flight is still recorded."""
+    return _apply(place, "pause", lifetime, {"reason": reason, "by": by}, json=json)
+
+
+def abort(lifetime: Id, /, *, reason: Why = "", by: By = "", json: Json = False, place: Place = HERE) -> int:
+    """Abort a lifetime for good; work in flight is cancelled."""
+    return _apply(place, "abort", lifetime, {"reason": reason, "by": by}, json=json)
+
+
+def resume(
+    lifetime: Id,
+    /,
+    *,
+    answers: AnswersFile = None,
+    wait: Wait = False,
+    quiet: Quiet = False,
+    by: By = "",
+    json: Json = False,
+    place: Place = HERE,
+) -> int:
+    """Go on with a lifetime that is paused, waits, or was left behind by a process that died.
+
+    It is carried to its end here, as `tickwork run` does, unless another process holds the home and runs it there.
+    """
+    from tickwork.cli.answers import read_answers
+    from tickwork.cli.carry import Carry
+
+    carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
+    return _move(place, "resume", lifetime, {"by": by}, carry, json=json)
+
+
+def answer(
+    lifetime: Id,
+    answer: Annotated[str, Parameter(allow_leading_hyphen=True, help="JSON, a plain word, @FILE, or - for stdin.")],
+    /,
+    *,
+    node: Annotated[
+        str | None, Parameter(name=["--node", "--exec"], help="Which question, when several are open: node or exec id.")
+    ] = None,
+    no_run: NoRun = False,
+    answers: AnswersFile = None,
+    wait: Wait = False,
+    quiet: Quiet = False,
+    by: By = "",
+    json: Json = False,
+    place: Place = HERE,
+) -> int:
+    """Answer an open question. An answer that breaks the question's schema is refused, and nothing changes."""
+    from tickwork.cli.answers import read_answers
+    from tickwork.cli.carry import Carry
+    from tickwork.cli.payloads import read_answer
+
+    params = {"payload": read_answer(answer, "ANSWER"), "exec_id": node, "by": by}
+    carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
+    return _move(place, "answer", lifetime, params, carry, json=json, run=not no_run)
+
+
+def signal(
+    lifetime: Id,
+    name: Annotated[str, Parameter(help="The signal's name.")],
+    /,
+    *,
+    payload: Annotated[str, Parameter(allow_leading_hyphen=True, help="JSON, @FILE, or - for stdin.")] = "null",
+    no_run: NoRun = False,
+    answers: AnswersFile = None,
+    wait: Wait = False,
+    quiet: Quiet = False,
+    by: By = "",
+    json: Json = False,
+    place: Place = HERE,
+) -> int:
+    """Send a signal to a lifetime."""
+    from tickwork.cli.answers import read_answers
+    from tickwork.cli.carry import Carry
+    from tickwork.cli.payloads import read_json
+
+    params = {"name": name, "payload": read_json(payload, "--payload"), "by": by}
+    carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
+    return _move(place, "signal", lifetime, params, carry, json=json, run=not no_run)
+
+
+def _apply(place: Place, verb: str, lifetime: str, params: dict[str, Any], *, json: bool) -> int:
+    """Does a verb after which nothing is left to run."""
+    from tickwork.cli.reach import apply
+
+    params["by"] = params.get("by") or _user()
+    changed, elsewhere = asyncio.run(apply(place, verb, lifetime, params))
+    _print_changed(changed, elsewhere=elsewhere, json=json)
+    return 0
+
+
+def _move(
+    place: Place, verb: str, lifetime: str, params: dict[str, Any], carry: Carry, *, json: bool, run: bool = True
+) -> int:
+    """Does a verb after which the lifetime goes on: in the process that holds the home, or here."""
+    from tickwork.cli.carry import finish, interrupted
+    from tickwork.cli.reach import apply, apply_and_carry
+    from tickwork.service import Outcome
+
+    params["by"] = params.get("by") or _user()
+    try:
+        if not run:
+            changed, elsewhere = asyncio.run(apply(place, verb, lifetime, params))
+            _print_changed(changed, elsewhere=elsewhere, json=json)
+            return 0
+        moved = asyncio.run(apply_and_carry(place, verb, lifetime, params, carry))
+    except KeyboardInterrupt:
+        return interrupted(carry, place, json=json)
+    if isinstance(moved, Outcome):
+        return finish(moved, carry, place, json=json)
+    _print_changed(moved, elsewhere=not carry.missing, json=json)
+    if carry.missing:
+        output.say(carry.missing)
+    return 0
+
+
+def _print_changed(changed: Lifetime, *, elsewhere: bool, json: bool) -> None:
+    from tickwork.cli.lifetimes import lifetime_json
+
+    if json:
+        output.emit_json(lifetime_json(changed))
+        return
+    where = "; the process that holds the home goes on with it" if elsewhere and not changed.ended else ""
+    output.say(f"Lifetime {changed.lifetime_id} is {changed.status}{where}.", output.STATUS_STYLE[changed.status])
+
+
+def _user() -> str:
+    from tickwork.cli.carry import user
+
+    return user()
