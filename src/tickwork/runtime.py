@@ -23,9 +23,10 @@ from tickwork.orchestrator.control_plane import ControlPlane
 from tickwork.orchestrator.data_plane import DataPlane
 from tickwork.orchestrator.graphs import GraphIndex
 from tickwork.orchestrator.sweeper import Sweeper
+from tickwork.orchestrator.watchers import Watchers
 from tickwork.profiles import Profile
 from tickwork.sdk.loading import BoundGraph, is_loading
-from tickwork.service import Service, Watchers
+from tickwork.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -107,6 +108,7 @@ class Runtime:
         if self._readonly:
             return
         control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane)
+        control_plane.on_stuck.append(watchers.stuck)
         self._sweeper = Sweeper(store, data_plane, control_plane, self.clock, own=not self._recover)
         data_plane.on_timer = self._sweeper.timer_set
         self.service.carry_on = control_plane.take_up

@@ -6,8 +6,6 @@ Nothing here decides what a lifetime does next; that is the fold's, when it read
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,12 +22,13 @@ from tickwork.ports import LifetimeQuery, StoredGraph
 from tickwork.sdk.encoding import EncodingError, encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    import asyncio
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
-    from tickwork.model.messages import Committed
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.watchers import Watchers
     from tickwork.ports import BlobStore, Clock, Ids, StateStore
 
     # Inside the class `list` is the use case of that name.
@@ -54,39 +53,6 @@ class Outcome(msgspec.Struct, kw_only=True):
     tokens_used: int
     cost_usd: Decimal
     duration_ms: float
-
-
-class Watchers:
-    """Wakes up whoever waits for news of a lifetime in this process. Costs nothing when nobody waits."""
-
-    def __init__(self) -> None:
-        self._all: dict[str, set[asyncio.Event]] = {}
-        self._turns: dict[str, set[asyncio.Event]] = {}
-
-    def notify(self, reference: Committed) -> None:
-        """There are new entries in this lifetime's log, or (no entries) its status has changed."""
-        lifetime_id = reference.lifetime_id
-        for event in self._all.get(lifetime_id, ()):
-            event.set()
-        turns = self._turns.get(lifetime_id)
-        # An execution alone neither ends a lifetime nor makes it wait.
-        if turns and not all(type(entry) is Execution for entry in reference.entries or (None,)):
-            for event in turns:
-                event.set()
-
-    @contextmanager
-    def watching(self, lifetime_id: str, *, turns: bool = False) -> Iterator[asyncio.Event]:
-        """An event that is set at each news; with `turns`, only when the status may have changed."""
-        registry = self._turns if turns else self._all
-        event = asyncio.Event()
-        registry.setdefault(lifetime_id, set()).add(event)
-        try:
-            yield event
-        finally:
-            waiting = registry[lifetime_id]
-            waiting.discard(event)
-            if not waiting:
-                del registry[lifetime_id]
 
 
 class Service:
@@ -293,6 +259,7 @@ class Service:
                 lifetime = await self.get(lifetime.lifetime_id, tenant=tenant)
                 if lifetime.ended or (until == "settled" and await self._settled(lifetime)):
                     return lifetime
+                self._watchers.check(lifetime.lifetime_id)
                 await self._news(news)
 
     async def watch(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, after: int = 0) -> AsyncIterator[LogEntry]:
@@ -308,6 +275,7 @@ class Service:
                     if _ends(logged):
                         return
                 if not page:
+                    self._watchers.check(lifetime.lifetime_id)
                     await self._news(news)
 
     async def value(self, payload: Payload | None, *, tenant: str = DEFAULT_TENANT) -> Any:

@@ -49,6 +49,7 @@ def build_app() -> App:
         help="Run agent graphs durably: Tasks do the work, Plans decide what is next, every step is a record.",
         help_epilogue="Exit codes: 0 fine, 1 our error, 2 wrong usage, 4 findings, 10 FAILED, 11 ABORTED, 12 waits for "
         "somebody, 13 not found.",
+        help_format="plaintext",  # the markdown renderer takes 50 ms to load and would render nothing
         help_flags=["--help", "-h"],
         version_flags=["--version"],
         result_action="return_value",

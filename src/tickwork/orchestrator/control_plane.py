@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tickwork.errors import StorageError, StoreCorrupt, TickworkError
 from tickwork.model import messages
 from tickwork.model.ids import child_lifetime_id
 from tickwork.model.messages import Append, Cancel, Committed
@@ -26,7 +27,7 @@ from tickwork.orchestrator.state import CancelRunning, Command, Dispatch, Lifeti
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
@@ -59,6 +60,8 @@ class ControlPlane:
         self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
         self._out: dict[str, list[BusMessage]] = {}
         self._subscription: Subscription | None = None
+        self.on_stuck: list[Callable[[str, Exception], None]] = []
+        """Called in this process with the lifetime that cannot go on, and why."""
 
     async def start(self) -> None:
         """Joins its group, so that nothing published from now on is missed."""
@@ -80,8 +83,22 @@ class ControlPlane:
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
         """Handles one batch of references."""
         for delivery in deliveries:
-            await self._handle(messages.decode_committed(delivery.message.value))
+            reference = messages.decode_committed(delivery.message.value)
+            try:
+                await self._handle(reference)
+            except Exception as error:
+                if isinstance(error, StorageError) and not isinstance(error, StoreCorrupt):
+                    raise  # the store is gone for everybody
+                self._set_aside(reference.lifetime_id, error)
         await self._flush()
+
+    def _set_aside(self, lifetime_id: str, error: Exception) -> None:
+        """One lifetime that cannot be handled must not stop the others: it stays as it is recorded."""
+        log.error("lifetime %s cannot go on: %s", lifetime_id, error, exc_info=not isinstance(error, TickworkError))
+        self._moving.pop(lifetime_id, None)
+        self._idle.pop(lifetime_id, None)
+        for listener in self.on_stuck:
+            listener(lifetime_id, error)
 
     def holds(self, lifetime_id: str) -> bool:
         """Whether the state of this lifetime is in memory: it moves, or waits, in this process."""
