@@ -7,7 +7,6 @@ unique; nobody has to remember what was seen. Only lifetimes get fresh ids (UUID
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 
@@ -24,9 +23,9 @@ ROOT_BRANCH = ""
 
 
 def _digest(*parts: str | int) -> str:
-    """24 lower-case characters (120 bits) that name the given parts and nothing else."""
+    """24 hexadecimal digits (96 bits) that name the given parts and nothing else."""
     text = "\x1f".join([str(p) for p in parts])
-    return base64.b32encode(hashlib.blake2b(text.encode(), digest_size=15).digest()).decode().lower()
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def exec_id(lifetime_id: str, branch: str, node: str, iteration: int, attempt: int) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tickwork.orchestrator.state import LifetimeState, Source, Visit
     from tickwork.ports import BlobStore, StateStore
 
-CACHE_BYTES = 32 * 1024 * 1024
+CACHE_BYTES = 16 * 1024 * 1024
 """Payload bytes of recent entries kept in memory, so that the hot path reads nothing back."""
 
 
@@ -74,11 +74,15 @@ class EntryCache:
         return payload_value(payload)
 
 
+_OBJECT = 1_024
+"""Bytes that an entry takes as Python objects, beside its payload."""
+
+
 def _weight(entry: Execution | Event) -> int:
     """Bytes an entry roughly holds."""
     if isinstance(entry, Event):
-        return 512
-    size = 512 if entry.result is None or entry.result.inline is None else 512 + entry.result.size
+        return _OBJECT
+    size = _OBJECT if entry.result is None or entry.result.inline is None else _OBJECT + entry.result.size
     for choice in entry.next or ():
         size += 128 + (choice.input.size if choice.input is not None else 0)
     return size
