@@ -109,6 +109,8 @@ class Runtime:
             return
         control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane)
         control_plane.on_stuck.append(watchers.stuck)
+        control_plane.on_idle.append(watchers.idle)
+        self.service.activity = control_plane.activity
         self._sweeper = Sweeper(store, data_plane, control_plane, self.clock, own=not self._recover)
         data_plane.on_timer = self._sweeper.timer_set
         self.service.carry_on = control_plane.take_up
@@ -213,6 +215,10 @@ def run(
         raise UsageError(
             "`tickwork.run(...)` runs while this module is loaded: put it under `if __name__ == '__main__':`"
         )
+    if isinstance(graph, str):
+        raise UsageError(f"run() takes a graph; for a file: run(load_graph({graph!r})), from tickwork.sdk.loading")
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises instead of saying no
+        raise UsageError("an event loop runs here already (a notebook?): use `async with Runtime(...)`, not run()")
     bound = graph if isinstance(graph, BoundGraph) else graph.bind()
 
     async def go() -> Outcome:

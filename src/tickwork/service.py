@@ -17,7 +17,7 @@ from tickwork.model.ids import DEFAULT_TENANT, TENANT
 from tickwork.model.messages import Append
 from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
 from tickwork.orchestrator.projection import project
-from tickwork.orchestrator.starting import begin, new_lifetime
+from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
 from tickwork.ports import LifetimeQuery, StoredGraph
 from tickwork.sdk.encoding import EncodingError, encode_value
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 POLL = 0.2
 """Seconds between two looks at the log of a lifetime that another process moves."""
+
+OPEN = ("PENDING", "RUNNING", "WAITING", "PAUSED")
 
 IDEMPOTENCY_KEY_LIMIT = 256
 LABEL_LIMIT = 64
@@ -74,6 +76,8 @@ class Service:
         self._live = live
         self.carry_on: Callable[[str, str], Awaitable[None]] | None = None
         """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
+        self.activity: Callable[[str], tuple[int, tuple[str, ...]]] | None = None
+        """How much of a lifetime is in flight in this process, and the children that it waits for; set likewise."""
 
     # -- graphs -------------------------------------------------------------------------------------------------------
 
@@ -110,7 +114,8 @@ class Service:
     ) -> Lifetime:
         """Starts a lifetime; when this returns, it is on disk and will run.
 
-        The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError.
+        The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError;
+        Conflict when the key belongs to a lifetime of another graph.
         """
         if idempotency_key is not None and not 0 < len(idempotency_key) <= IDEMPOTENCY_KEY_LIMIT:
             raise UsageError(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LIMIT} characters")
@@ -120,7 +125,12 @@ class Service:
         payload = await self._payload(tenant, input, "the input")
         now = self._clock.now()
         lifetime = new_lifetime(self._ids.lifetime_id(now), stored, now, labels or {}, idempotency_key)
-        made, _ = await begin(self._store, self._data_plane, lifetime, payload)
+        made, created = await begin(self._store, self._data_plane, lifetime, payload)
+        if not created and made.graph_name != stored.name:
+            raise Conflict(
+                f"the idempotency key `{idempotency_key}` belongs to lifetime {made.lifetime_id} of graph "
+                f"{made.graph_name}; a key starts one lifetime of one graph"
+            )
         return made
 
     async def get(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT) -> Lifetime:
@@ -191,8 +201,12 @@ class Service:
     # -- people -------------------------------------------------------------------------------------------------------
 
     async def questions(self, *, tenant: str = DEFAULT_TENANT, lifetime_id: str | None = None) -> Questions:
-        """Open questions to people, oldest first."""
+        """Open questions to people, oldest first; of one lifetime: its own and those of its open children."""
         found = await self._store.questions(_tenant(tenant), lifetime_id)
+        if lifetime_id is not None:
+            family = LifetimeQuery(statuses=OPEN, label=(PARENT_LABEL, lifetime_id), limit=1000)
+            for child in await self._store.list_lifetimes(tenant, family):
+                found += await self.questions(tenant=tenant, lifetime_id=child.lifetime_id)
         return [question for question in found if question.on == "human"]
 
     async def answer(
@@ -210,6 +224,8 @@ class Service:
         """
         lifetime = await self._open(lifetime_id, tenant)
         question = await self._question(lifetime, exec_id)
+        if question.lifetime_id != lifetime.lifetime_id:
+            lifetime = await self._open(question.lifetime_id, tenant)
         if question.who and by not in question.who:
             raise AnswerRefused(
                 f"`{question.node}` may be answered by {', '.join(question.who)}; this is from `{by or 'nobody'}`"
@@ -392,12 +408,19 @@ class Service:
         raise NotFound(f"lifetime {lifetime.lifetime_id} has no question {exec_id}")
 
     async def _settled(self, lifetime: Lifetime) -> bool:
-        """Whether nothing will happen unless somebody outside acts."""
+        """Whether nothing will happen unless somebody outside acts: also not in the children that it waits for."""
+        moving, children = self.activity(lifetime.lifetime_id) if self.activity is not None else (0, ())
+        if moving:
+            return False
         if lifetime.status == "PAUSED":
             return True
-        return lifetime.status == "WAITING" and bool(
-            await self._store.questions(lifetime.tenant_id, lifetime.lifetime_id, 1)
-        )
+        if lifetime.status == "WAITING" and await self._store.questions(lifetime.tenant_id, lifetime.lifetime_id, 1):
+            return True
+        for child_id in children:
+            found = await self._store.get_lifetime(lifetime.tenant_id, child_id)
+            if not found or found[0].ended or not await self._settled(found[0]):
+                return False
+        return bool(children)
 
     async def _end(self, lifetime: Lifetime) -> Event | None:
         """The entry that ended the lifetime: near the end of its log."""

@@ -65,7 +65,7 @@ class Human(Part, frozen=True):
     """A Task that a person answers."""
 
     prompt: str
-    """What is asked. `{name}` is replaced by that field of the node's input (by nothing where the input has none),
+    """What is asked. `{name}` is replaced by that field of an input that is an object (by nothing where it has none),
     `{input}` by the whole input."""
     answer_schema: dict[str, Any] | None = None
     """JSON Schema (2020-12) that an answer must meet; None: any JSON."""

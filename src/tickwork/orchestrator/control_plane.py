@@ -22,7 +22,7 @@ from tickwork.orchestrator import router
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.inputs import EntryCache, node_input, render_prompt
 from tickwork.orchestrator.projection import marked, project, wakes
-from tickwork.orchestrator.starting import begin, new_lifetime
+from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
 from tickwork.orchestrator.state import CancelRunning, Command, Dispatch, LifetimeState, Record, TellParent, Visit
 from tickwork.ports import BusMessage
 
@@ -62,6 +62,8 @@ class ControlPlane:
         self._subscription: Subscription | None = None
         self.on_stuck: list[Callable[[str, Exception], None]] = []
         """Called in this process with the lifetime that cannot go on, and why."""
+        self.on_idle: list[Callable[[str], None]] = []
+        """Called in this process with a lifetime that waits, is paused or has ended, each time it was looked at."""
 
     async def start(self) -> None:
         """Joins its group, so that nothing published from now on is missed."""
@@ -103,6 +105,16 @@ class ControlPlane:
     def holds(self, lifetime_id: str) -> bool:
         """Whether the state of this lifetime is in memory: it moves, or waits, in this process."""
         return lifetime_id in self._moving or lifetime_id in self._idle
+
+    def activity(self, lifetime_id: str) -> tuple[int, tuple[str, ...]]:
+        """How many visits of a lifetime are at executors or about to be, and which children it waits for."""
+        state = self._moving.get(lifetime_id) or self._idle.get(lifetime_id)
+        if state is None:
+            return 0, ()
+        nodes = state.topology.nodes
+        sent = [v for v in state.open.values() if v.phase == "sent"]
+        children = [child_lifetime_id(v.exec_id, v.created_at) for v in sent if nodes[v.node].child is not None]
+        return len(sent) - len(children), tuple(children)
 
     async def take_up(self, tenant_id: str, lifetime_id: str) -> None:
         """Carries on a lifetime that another process has left. One that is held here needs nothing."""
@@ -206,6 +218,16 @@ class ControlPlane:
             self._idle[lifetime_id] = state
             if len(self._idle) > IDLE_STATES:
                 self._idle.popitem(last=False)
+        self._tell_idle(state)
+
+    def _tell_idle(self, state: LifetimeState) -> None:
+        """Says that this lifetime does nothing by itself now, to those who wait for it or for one of its parents."""
+        known: LifetimeState | None = state
+        while known is not None:
+            for listener in self.on_idle:
+                listener(known.lifetime_id)
+            parent = known.parent[0] if known.parent is not None else ""
+            known = self._moving.get(parent) or self._idle.get(parent)
 
     # -- doing what was decided ---------------------------------------------------------------------------------------
 
@@ -290,8 +312,9 @@ class ControlPlane:
             label = f"{child.name}@{child.version}" if child.version else child.name
             return Error("ChildGraphUnknown", f"graph {label} is not registered for this tenant", retryable=False)
         lifetime_id = child_lifetime_id(visit.exec_id, visit.created_at)
+        labels = {**state.labels, PARENT_LABEL: state.lifetime_id}
         payload = await self._cache.payload(state, visit.input)
-        lifetime = new_lifetime(lifetime_id, found[0], state.at, dict(state.labels), None)
+        lifetime = new_lifetime(lifetime_id, found[0], state.at, labels, None)
         made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
         if not created and made.ended:
             await self._retell(state, made.lifetime_id)

@@ -130,9 +130,10 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
         _resume(state, out)
     elif kind == "abort_requested":
         if state.ending is None:
-            by = data.get("by")
-            reason = (data.get("reason") or "aborted") + (f" (by {by})" if by else "")
-            router.finish(state, "ABORTED", reason, out, by=by)
+            by, reason = data.get("by"), data.get("reason") or "aborted"
+            router.finish(
+                state, "ABORTED", f"{reason} (by {by})" if by else reason, out, told={"reason": reason, "by": by}
+            )
     elif kind in ("completed", "failed", "aborted"):
         _ended(state, event, out)
 

@@ -131,13 +131,15 @@ _SHOWN = 4_000
 
 
 def render_prompt(node: Node, value: Any) -> str:
-    """The question as the person sees it: `{field}` is that field of the input (or nothing), `{input}` all of it."""
+    """The question as the person sees it: `{field}` is a field of an input that is an object, `{input}` all of it."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
         if name == "input":
             return _text(value)
-        return _text(value[name]) if isinstance(value, dict) and name in value else ""
+        if not isinstance(value, dict):
+            return match[0]
+        return _text(value[name]) if name in value else ""
 
     return _FIELD.sub(fill, node.human.prompt).strip() if node.human is not None else ""
 

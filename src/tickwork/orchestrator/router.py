@@ -222,7 +222,7 @@ def route(state: LifetimeState, done_visit: Visit, done: Execution, out: list[Co
         settle(state, done_visit, done, Error("condition_error", str(error), retryable=False), out)
         return
     if edge is None:
-        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), out)
+        _branch_over(state, done_visit.branch, _ended(state, done), out)
     else:
         _follow(state, done_visit, done, edge, source, out)
 
@@ -236,7 +236,7 @@ def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source
         settle(state, done_visit, done, Error("invalid_choice", problem, retryable=False), out)
         return
     if not names:
-        _branch_over(state, done_visit.branch, Outcome("ended", state.seq, done.exec_id), out)
+        _branch_over(state, done_visit.branch, _ended(state, done), out)
         return
     first = edges[names[0]]
     if first.kind != "PARALLEL":
@@ -334,6 +334,13 @@ def settle(state: LifetimeState, failed: Visit, done: Execution, error: Error, o
         _branch_over(state, failed.branch, Outcome("failed", state.seq, done.exec_id, edge, error, failed.node), out)
 
 
+def _ended(state: LifetimeState, done: Execution) -> Outcome:
+    """A branch that goes no further, with the reason in case it was the last one."""
+    why = "it chose nothing" if done.kind == "plan" else "none of its conditions held, or it has no edge to follow"
+    told = Error("no_final_edge", f"the last branch ended at `{done.name}`: {why}", retryable=False)
+    return Outcome("ended", state.seq, done.exec_id, None, told, done.name)
+
+
 def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, out: list[Command]) -> None:
     """Counts the end of a branch, outwards through all groups that are decided by it."""
     while branch != ids.ROOT_BRANCH:
@@ -351,15 +358,17 @@ def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, out: list[
         del state.groups[path]
         branch = group.branch
         if failure is None:
-            outcome = Outcome("ended", outcome.seq, outcome.exec_id)
+            outcome = Outcome("ended", outcome.seq, outcome.exec_id, None, outcome.error, outcome.node)
         else:
             # The failure keeps the name of the node where it began; it counts at a JOIN its opener could reach.
             edge = state.topology.nearest_join.get(group.opener)
             outcome = Outcome("failed", failure.seq, failure.exec_id, edge, failure.error, failure.node)
-    if outcome.error is None:
-        finish(state, "FAILED", "no_final_edge", out)
-    else:
-        finish(state, "FAILED", _reason(outcome.node, outcome.error), out, error=outcome.error, exec_id=outcome.exec_id)
+    told: dict[str, Any] = {"exec_id": outcome.exec_id}
+    if outcome.error is not None:
+        told["error"] = [outcome.error.type, outcome.error.message]
+    failed = outcome.how == "failed" and outcome.error is not None
+    reason = _reason(outcome.node, outcome.error) if failed and outcome.error is not None else "no_final_edge"
+    finish(state, "FAILED", reason, out, told=told)
 
 
 def _reason(node: str, error: Error) -> str:
@@ -465,14 +474,15 @@ def finish(
     *,
     done: Execution | None = None,
     source: Source | None = None,
-    error: Error | None = None,
-    exec_id: str | None = None,
-    by: str | None = None,
+    told: dict[str, Any] | None = None,
 ) -> None:
-    """Ends the lifetime: what is in flight is recorded as cancelled, and the end after it, in one append."""
+    """Ends the lifetime: what is in flight is recorded as cancelled, and the end after it, in one append.
+
+    `reason` is the one line that lists show; `told` is what the end's own entry says beside it.
+    """
     doomed = tuple(state.open.values())
-    because = {"COMPLETED": f"{done.name} took the FINAL edge" if done else "", "ABORTED": reason or "aborted"}
-    cancelled = _cancelled(state, doomed, because.get(status) or "the lifetime failed")
+    because = f"{done.name} took the FINAL edge" if done is not None else reason or "the lifetime ended"
+    cancelled = _cancelled(state, doomed, because)
     state.ending = Ending(status, reason)
     state.groups.clear()
     state.branches.clear()
@@ -488,11 +498,8 @@ def finish(
         data["source"] = [list(source.seqs), source.pick, source.joined]
     if reason is not None:
         data["reason"] = reason
-    if error is not None:
-        data |= {"error": [error.type, error.message], "exec_id": exec_id}
-    if by:
-        data["by"] = by
+    data |= {name: value for name, value in (told or {}).items() if value}
     kinds: dict[str, EventType] = {"COMPLETED": "completed", "FAILED": "failed", "ABORTED": "aborted"}
     record(state, (*cancelled, Event("end", kinds[status], data)), out)
     if doomed:
-        out.append(CancelRunning(doomed, because.get(status) or "the lifetime failed"))
+        out.append(CancelRunning(doomed, because))

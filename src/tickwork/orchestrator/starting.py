@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tickwork.ports import StateStore, StoredGraph
 
 
+PARENT_LABEL = "tickwork.parent"
+"""The label of a child lifetime that names its parent, so that a family can be listed."""
+
+
 def first_entries(lifetime: Lifetime, payload: Payload | None, parent: tuple[str, Visit] | None = None) -> Append:
     """The Append that begins this lifetime's log."""
     data: dict[str, Any] = {

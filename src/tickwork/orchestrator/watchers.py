@@ -39,6 +39,11 @@ class Watchers:
             for event in turns:
                 event.set()
 
+    def idle(self, lifetime_id: str) -> None:
+        """The lifetime does nothing by itself now."""
+        for event in self._turns.get(lifetime_id, ()):
+            event.set()
+
     def stuck(self, lifetime_id: str, error: Exception) -> None:
         """The lifetime cannot go on in this process: whoever waits for it gets the error."""
         self._stuck[lifetime_id] = error
