@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 import socket
 import sys
@@ -24,6 +25,8 @@ from tickwork.errors import HomeInUse, StorageError, TickworkError, UsageError
 
 if TYPE_CHECKING:
     from tickwork.service import Service
+
+log = logging.getLogger(__name__)
 
 VERBS = ("pause", "resume", "abort", "answer", "signal", "start")
 """What the door serves: names of Service methods whose arguments and results are plain data."""
@@ -55,9 +58,7 @@ class HomeLock:
             handle = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StorageError(f"the home {self.home} cannot be used: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(handle, self.home):
             os.close(handle)
             raise HomeInUse(_in_use(self.home)) from None
         self._file = handle
@@ -70,6 +71,19 @@ class HomeLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _locked(handle: int, home: Path) -> bool:
+    """Takes the lock. Somebody who only looks (`holder`) has it for a moment too: then it is tried again."""
+    for _ in range(1_000):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if holder(home) is not None:
+                return False
+        else:
+            return True
+    return False
 
 
 def holder(home: Path) -> Holder | None:
@@ -104,7 +118,7 @@ def _in_use(home: Path) -> str:
 def door_path(home: Path) -> Path:
     """The socket of a home: inside it, or in the temporary folder when that path is too long for a socket."""
     path = home / "door.sock"
-    if len(str(path)) <= _SOCKET_PATH_LIMIT:
+    if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
         return path
     name = hashlib.sha256(str(home).encode()).hexdigest()[:24]
     return Path(tempfile.gettempdir()) / f"tickwork-{os.getuid()}-{name}.sock"
@@ -136,11 +150,16 @@ class Door:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await reader.readline()
+            try:
+                line = await reader.readline()
+            except ValueError:
+                line = b""  # more than the limit
             writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
             await writer.drain()
         except (ConnectionError, ValueError):
             pass  # the other side left, or sent more than the limit
+        except asyncio.CancelledError:
+            pass  # the door closes, and the other side has not finished its sentence
         finally:
             writer.close()
 
@@ -155,7 +174,11 @@ class Door:
         except TickworkError as error:
             return {"error": {"type": type(error).__name__, "message": str(error)}}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
-            return {"error": {"type": "UsageError", "message": f"the request was not understood: {error}"}}
+            what = "the request was not understood" if line else f"a request has at most {MESSAGE_LIMIT:,} bytes"
+            return {"error": {"type": "UsageError", "message": f"{what}: {error}"}}
+        except Exception as error:
+            log.exception("a request through the door failed")
+            return {"error": {"type": "TickworkError", "message": f"{type(error).__name__}: {error}"}}
         return {"result": msgspec.to_builtins(result)}
 
 

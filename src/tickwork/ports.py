@@ -217,8 +217,10 @@ class StateStore(Protocol):
         """Timers of all tenants with due <= `now`, earliest first; and when the next one after those is due."""
         ...
 
-    async def questions(self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000) -> list[Question]:
-        """Open waits of a tenant (or of one of its lifetimes), oldest first."""
+    async def questions(
+        self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000, *, on: str | None = None
+    ) -> list[Question]:
+        """Open waits of a tenant (or of one of its lifetimes), oldest first; `on`: only `human` or only `signal`."""
         ...
 
     async def ping(self) -> dict[str, str]:

@@ -35,7 +35,10 @@ def _memory_bus(_url: str, _clock: Clock) -> EventBus:
 def _sqlite(url: str, clock: Clock, *, readonly: bool = False) -> StateStore:
     from tickwork.adapters.state.sqlite import SqliteStore
 
-    return SqliteStore(url.removeprefix("sqlite:///"), clock, readonly=readonly)
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path or "?" in path:
+        raise UsageError(f"`{url}` names no database file: write sqlite:///relative.db or sqlite:////absolute/path.db")
+    return SqliteStore(path, clock, readonly=readonly)
 
 
 def _files(url: str, _clock: Clock) -> BlobStore:

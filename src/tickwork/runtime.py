@@ -109,6 +109,7 @@ class Runtime:
             return
         control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane)
         control_plane.on_stuck.append(watchers.stuck)
+        data_plane.on_refused.append(watchers.stuck)
         control_plane.on_idle.append(watchers.idle)
         self.service.activity = control_plane.activity
         self._sweeper = Sweeper(store, data_plane, control_plane, self.clock, own=not self._recover)
@@ -227,6 +228,8 @@ def run(
             lifetime = await runtime.service.start(
                 stored.digest, input, tenant=tenant, labels=labels, idempotency_key=idempotency_key
             )
+            if idempotency_key is not None and not lifetime.ended and lifetime.status != "PAUSED":
+                await runtime.service.resume(lifetime.lifetime_id, tenant=tenant)  # perhaps another process left it
             await runtime.guard(runtime.service.wait(lifetime.lifetime_id, tenant=tenant, until="settled"))
             return await runtime.service.result(lifetime.lifetime_id, tenant=tenant)
 

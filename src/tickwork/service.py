@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError
-from tickwork.model.graph import AgentGraph, graph_from_json
+from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT, TENANT
 from tickwork.model.messages import Append
 from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
@@ -23,7 +23,7 @@ from tickwork.sdk.encoding import EncodingError, encode_value
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
     from tickwork.model.records import LogEntry
@@ -74,7 +74,7 @@ class Service:
         self._store, self._blobs, self._data_plane = store, blobs, data_plane
         self._watchers, self._clock, self._ids = watchers, clock, ids
         self._live = live
-        self.carry_on: Callable[[str, str], Awaitable[None]] | None = None
+        self.carry_on: Callable[[str, str], Awaitable[LifetimeStatus | None]] | None = None
         """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
         self.activity: Callable[[str], tuple[int, tuple[str, ...]]] | None = None
         """How much of a lifetime is in flight in this process, and the children that it waits for; set likewise."""
@@ -117,10 +117,10 @@ class Service:
         The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError;
         Conflict when the key belongs to a lifetime of another graph.
         """
-        if idempotency_key is not None and not 0 < len(idempotency_key) <= IDEMPOTENCY_KEY_LIMIT:
-            raise UsageError(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LIMIT} characters")
-        if labels and (len(labels) > LABEL_LIMIT or any(len(k) + len(v) > 1024 for k, v in labels.items())):
-            raise UsageError(f"at most {LABEL_LIMIT} labels, each of at most 1024 characters")
+        key = idempotency_key
+        if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_LIMIT and key.isprintable()):
+            raise UsageError(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LIMIT} printable characters")
+        _check_labels(labels or {})
         stored = await self.graph(graph, tenant=tenant)
         payload = await self._payload(tenant, input, "the input")
         now = self._clock.now()
@@ -171,8 +171,9 @@ class Service:
         lifetime = await self._open(lifetime_id, tenant)
         if lifetime.status == "PAUSED":
             await self._tell(lifetime, self._event("resumed", {"by": by}))
-        elif self.carry_on is not None:
-            await self.carry_on(lifetime.tenant_id, lifetime.lifetime_id)
+        elif self.carry_on is not None and await self.carry_on(lifetime.tenant_id, lifetime.lifetime_id) == "PAUSED":
+            # Something was recorded during the pause, and whoever should have folded it died: the row is behind.
+            await self._tell(lifetime, self._event("resumed", {"by": by}))
         return await self.get(lifetime.lifetime_id, tenant=tenant)
 
     async def abort(
@@ -194,6 +195,7 @@ class Service:
             listed = ", ".join(sorted(known)) or "none"
             raise UsageError(f"graph `{lifetime.graph_name}` waits for no signal `{name}`; its signals: {listed}")
         stored = await self._payload(tenant, payload, "the signal's payload")
+        await self._open(lifetime_id, tenant)  # again: a large payload takes its time
         data = {"name": name, "payload": msgspec.to_builtins(stored, builtin_types=(bytes,)), "by": by}
         await self._tell(lifetime, self._event("signalled", data))
         return await self.get(lifetime.lifetime_id, tenant=tenant)
@@ -202,12 +204,13 @@ class Service:
 
     async def questions(self, *, tenant: str = DEFAULT_TENANT, lifetime_id: str | None = None) -> Questions:
         """Open questions to people, oldest first; of one lifetime: its own and those of its open children."""
-        found = await self._store.questions(_tenant(tenant), lifetime_id)
+        limit = 1_000 if lifetime_id is None else MAX_BRANCHES
+        found = await self._store.questions(_tenant(tenant), lifetime_id, limit, on="human")
         if lifetime_id is not None:
             family = LifetimeQuery(statuses=OPEN, label=(PARENT_LABEL, lifetime_id), limit=1000)
             for child in await self._store.list_lifetimes(tenant, family):
                 found += await self.questions(tenant=tenant, lifetime_id=child.lifetime_id)
-        return [question for question in found if question.on == "human"]
+        return found
 
     async def answer(
         self,
@@ -234,6 +237,7 @@ class Service:
             _check_answer(question, payload)
         stored = await self._payload(tenant, payload, "the answer")
         done = await self._answered(lifetime, question, stored, by)
+        await self._open(lifetime.lifetime_id, tenant)  # again: a large answer takes its time
         appended = await self._tell(lifetime, done)
         if appended is None:
             raise AlreadyEnded(f"`{question.node}` was answered a moment ago; the first answer counts")
@@ -471,6 +475,19 @@ def _tenant(tenant: str) -> str:
     if not TENANT.fullmatch(tenant):
         raise UsageError(f"`{tenant}` is no tenant name: letters, digits, `-` and `_`, at most 63, no leading dash")
     return tenant
+
+
+def _check_labels(labels: Mapping[Any, Any]) -> None:
+    """Labels are few, short and text; those of Tickwork's own are not a caller's to set."""
+    if len(labels) > LABEL_LIMIT:
+        raise UsageError(f"at most {LABEL_LIMIT} labels, these are {len(labels)}")
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"labels are text: {key!r}={value!r}")
+        if not key or len(key) + len(value) > 1024 or not (key + value).isprintable():
+            raise UsageError(f"a label has 1 to 1024 printable characters: {key[:40]!r}")
+        if key.startswith("tickwork."):
+            raise UsageError(f"labels that begin with `tickwork.` are kept for Tickwork itself: {key}")
 
 
 def _check_answer(question: Question, payload: Any) -> None:

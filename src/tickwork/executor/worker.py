@@ -41,6 +41,9 @@ BATCH = 1_000
 BACKLOG = 1_000
 """Inputs that may wait here for a credit. More than that stays on the bus, where another worker can take it."""
 
+RECORD_LIMIT = 32 * 1024 * 1024
+"""Bytes of one record. Its payloads lie in the blob store by then; what is left is text that somebody wrote."""
+
 RETRY_PUBLISH = 1.0
 """Seconds before records are published again that the bus refused."""
 
@@ -211,7 +214,7 @@ class Executor:
             by_tenant: dict[str, list[BusMessage]] = {}
             for attempt, execution in completed:
                 message = attempt.message
-                value = messages.encode(Append(message.tenant_id, message.lifetime_id, (execution,)))
+                value = self._encoded(attempt, execution)
                 by_tenant.setdefault(message.tenant_id, []).append(BusMessage(message.lifetime_id, value))
             for tenant_id, batch in by_tenant.items():
                 await self._publish_surely(messages.topic(messages.DATA_PLANE, tenant_id), batch)
@@ -224,6 +227,20 @@ class Executor:
             self._taken -= len(completed)
             self._room.set()
             await subscription.ack(deliveries)
+
+    def _encoded(self, attempt: Attempt, execution: Execution) -> bytes:
+        """The record as it travels; of one that cannot be recorded, that it cannot be."""
+        message = attempt.message
+        try:
+            value = messages.encode(Append(message.tenant_id, message.lifetime_id, (execution,)))
+            if len(value) <= RECORD_LIMIT:
+                return value
+            why = f"the record has {len(value):,} bytes, and {RECORD_LIMIT:,} is the limit; look at reason and details"
+        except (TypeError, ValueError, OverflowError) as fault:
+            why = f"the record cannot be written: {fault}"
+        failed = Outcome("FAILED", None, Error("EncodingError", why, retryable=False))
+        execution = attempt.execution(failed, execution.finished_at, self.name)
+        return messages.encode(Append(message.tenant_id, message.lifetime_id, (execution,)))
 
     async def _publish_surely(self, topic: str, batch: list[BusMessage]) -> None:
         while True:

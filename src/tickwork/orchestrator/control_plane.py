@@ -29,6 +29,7 @@ from tickwork.ports import BusMessage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
     from tickwork.orchestrator.graphs import GraphIndex
@@ -88,14 +89,17 @@ class ControlPlane:
             reference = messages.decode_committed(delivery.message.value)
             try:
                 await self._handle(reference)
-            except Exception as error:
-                if isinstance(error, StorageError) and not isinstance(error, StoreCorrupt):
-                    raise  # the store is gone for everybody
+            except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
                 self._set_aside(reference.lifetime_id, error)
         await self._flush()
 
     def _set_aside(self, lifetime_id: str, error: Exception) -> None:
-        """One lifetime that cannot be handled must not stop the others: it stays as it is recorded."""
+        """One lifetime that cannot be handled must not stop the others: it stays as it is recorded.
+
+        Raises the error when it concerns everybody: the store is gone.
+        """
+        if isinstance(error, StorageError) and not isinstance(error, StoreCorrupt):
+            raise error
         log.error("lifetime %s cannot go on: %s", lifetime_id, error, exc_info=not isinstance(error, TickworkError))
         self._moving.pop(lifetime_id, None)
         self._idle.pop(lifetime_id, None)
@@ -116,10 +120,18 @@ class ControlPlane:
         children = [child_lifetime_id(v.exec_id, v.created_at) for v in sent if nodes[v.node].child is not None]
         return len(sent) - len(children), tuple(children)
 
-    async def take_up(self, tenant_id: str, lifetime_id: str) -> None:
-        """Carries on a lifetime that another process has left. One that is held here needs nothing."""
+    async def take_up(self, tenant_id: str, lifetime_id: str) -> LifetimeStatus | None:
+        """Carries on a lifetime that another process has left. One that is held here needs nothing.
+
+        Its status as the log has it; None when it has ended or cannot be handled.
+        """
         if not self.holds(lifetime_id):
-            await self._recover(tenant_id, lifetime_id)
+            try:
+                await self._recover(tenant_id, lifetime_id)
+            except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
+                self._set_aside(lifetime_id, error)
+        state = self._moving.get(lifetime_id) or self._idle.get(lifetime_id)
+        return state.status if state is not None else None
 
     async def _recover(self, tenant_id: str, lifetime_id: str) -> None:
         """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
@@ -318,6 +330,8 @@ class ControlPlane:
         made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
         if not created and made.ended:
             await self._retell(state, made.lifetime_id)
+        elif not created:
+            await self.take_up(state.tenant_id, made.lifetime_id)  # another process may have left it
         return None
 
     async def _retell(self, state: LifetimeState, child_id: str) -> None:
@@ -326,7 +340,10 @@ class ControlPlane:
         for logged in await self._store.read_log(state.tenant_id, child_id, 0, 1_000_000):
             if child is None:
                 child = await self._new_state(Committed(state.tenant_id, child_id, 1, logged.at, (logged.entry,)))
-            for command in fold(child, logged):
+            entry = logged.entry
+            if type(entry) is Execution and entry.name in child.topology.reads_result:
+                entry = await self._fetched(child, entry)
+            for command in fold(child, LogEntry(logged.seq, logged.at, entry)):
                 if isinstance(command, TellParent):
                     await self._tell_parent(child, command)
 
@@ -356,7 +373,8 @@ class ControlPlane:
             if nodes[visit.node].child is not None and visit.phase == "sent":
                 child_id = child_lifetime_id(visit.exec_id, visit.created_at)
                 event = Event("abort:parent", "abort_requested", {"reason": command.reason, "by": "parent"})
-                append = Append(state.tenant_id, child_id, (event,))
+                projection = project(state.tenant_id, child_id, (event,))
+                append = Append(state.tenant_id, child_id, (event,), projection)
                 self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), child_id, append)
 
     # -- sending ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tickwork.errors import StorageError
 from tickwork.model import messages
 from tickwork.model.records import Execution, Payload
 from tickwork.ports import BusMessage
@@ -37,6 +38,8 @@ class DataPlane:
         self._subscription: Subscription | None = None
         self.on_commit: list[Callable[[Committed], None]] = []
         """Called in this process for each reference, once it is durable; without entries when only a status changed."""
+        self.on_refused: list[Callable[[str, Exception], None]] = []
+        """Called in this process with a lifetime whose entries the store does not take, and why."""
         self.on_timer: Callable[[int], None] | None = None
         """Called with the due time (us) of the earliest timer of a batch."""
 
@@ -69,6 +72,8 @@ class DataPlane:
             for append, appended in zip(batch, await self.record(batch), strict=True):
                 if appended.error is not None:
                     log.error("lifetime %s: an append was refused: %s", append.lifetime_id, appended.error)
+                    for listener in self.on_refused:
+                        listener(append.lifetime_id, StorageError(appended.error))
 
     async def record(self, batch: Sequence[Append]) -> list[Appended]:
         """Persists these Appends and publishes their references. Raises StorageError; then nothing was published."""

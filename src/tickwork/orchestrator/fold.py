@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tickwork.model.messages import REFERENCE_INLINE_LIMIT
 from tickwork.model.records import Error, Event, Execution, Payload
 from tickwork.orchestrator import router
 from tickwork.orchestrator.retry import next_delay
-from tickwork.orchestrator.state import Command, LifetimeState, Record, Source, TellParent, Visit
+from tickwork.orchestrator.state import CancelRunning, Command, LifetimeState, Record, Source, TellParent, Visit
 
 if TYPE_CHECKING:
     from tickwork.model.lifetime import LifetimeStatus
@@ -51,15 +52,25 @@ def outstanding(state: LifetimeState) -> list[Command]:
     """What the log demands and does not show as done: for a state that was rebuilt. Sending it twice is harmless."""
     out: list[Command] = []
     if state.pending:
-        out.append(Record(tuple(state.pending.values())))
-    if state.paused or state.ending is not None:
-        return out
-    for visit in state.open.values():
+        entries = tuple(state.pending.values())
+        given_up = tuple([_visit_of(e) for e in entries if isinstance(e, Execution) and e.status == "CANCELLED"])
+        if given_up:
+            out.append(CancelRunning(given_up, "the lifetime gave it up"))
+        out.append(Record(entries))
+    for visit in list(state.open.values()):
         if visit.phase == "sent":
-            visit.phase = "ready"
-        if _unsent(visit):
+            visit.phase = "ready"  # while it is paused, too: who had it is gone, and the resume has to send it
+        if _unsent(state, visit):
             router.send(state, visit, out)
     return out
+
+
+def _visit_of(done: Execution) -> Visit:
+    """Enough of the visit that this record gives up to tell executors and children of it."""
+    return Visit(
+        done.exec_id, done.name, done.branch, done.iteration, done.attempt, done.parents, done.edge_taken,
+        done.created_at, Source(()), (), "sent",
+    )  # fmt: skip
 
 
 def _status(state: LifetimeState) -> LifetimeStatus:
@@ -114,7 +125,9 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
         state.labels = data.get("labels") or {}
         parent = data.get("parent")
         state.parent = (parent[0], msgspec.convert(parent[1], Visit)) if parent else None
-        state.lifetime_input = msgspec.convert(data["input"], Payload | None)
+        given = msgspec.convert(data["input"], Payload | None)
+        # A large one is read from the log when a node is given it; a state holds no large payloads.
+        state.lifetime_input = given if given is None or given.size <= REFERENCE_INLINE_LIMIT else None
         router.enter(state, out)
     elif kind in ("waiting", "timer_set"):
         visit = state.open.get(data["exec_id"])
@@ -148,18 +161,20 @@ def _ended(state: LifetimeState, event: Event, out: list[Command]) -> None:
 def _resume(state: LifetimeState, out: list[Command]) -> None:
     state.paused = False
     for visit in list(state.open.values()):
-        if _unsent(visit):
+        if _unsent(state, visit):
             router.send(state, visit, out)
 
 
-def _unsent(visit: Visit) -> bool:
+def _unsent(state: LifetimeState, visit: Visit) -> bool:
+    if visit.exec_id in state.pending or f"{visit.timer_id}:set" in state.pending:
+        return False  # its record or its timer is decided, only the log does not show it yet
     return visit.phase == "ready" or (visit.phase in ("waiting", "timer") and not visit.asked)
 
 
 def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:
     exec_id = state.timers.pop(timer_id, None)
     visit = state.open.get(exec_id) if exec_id is not None else None
-    if visit is None or state.ending is not None:
+    if visit is None or state.ending is not None or visit.exec_id in state.pending:
         return  # what it was set for is over
     visit.timer_id = None
     if visit.phase == "backoff":

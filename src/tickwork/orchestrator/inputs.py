@@ -10,11 +10,12 @@ import msgspec
 
 from tickwork.errors import StoreCorrupt
 from tickwork.model.messages import NodeInput, Predecessor
-from tickwork.model.records import Event, Execution, Payload, json_payload, payload_value
+from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, json_payload, payload_value
+from tickwork.orchestrator.state import Source
 
 if TYPE_CHECKING:
     from tickwork.model.graph import Node
-    from tickwork.orchestrator.state import LifetimeState, Source, Visit
+    from tickwork.orchestrator.state import LifetimeState, Visit
     from tickwork.ports import BlobStore, StateStore
 
 CACHE_BYTES = 16 * 1024 * 1024
@@ -56,7 +57,11 @@ class EntryCache:
         if source.joined:
             entries = await self.entries(state, source.seqs)
             results = [entry.result if isinstance(entry, Execution) else None for entry in entries]
-            return json_payload([await self.value(state.tenant_id, result) for result in results])
+            joined = json_payload([await self.value(state.tenant_id, result) for result in results])
+            if joined.inline is not None and joined.size > INLINE_LIMIT:
+                uri, sha256 = await self._blobs.put(state.tenant_id, joined.inline)
+                return Payload(None, joined.content_type, uri, joined.size, sha256)
+            return joined
         (entry,) = await self.entries(state, source.seqs[:1])
         if isinstance(entry, Event):
             return msgspec.convert(entry.data.get("input"), Payload | None)
@@ -81,7 +86,8 @@ _OBJECT = 1_024
 def _weight(entry: Execution | Event) -> int:
     """Bytes an entry roughly holds."""
     if isinstance(entry, Event):
-        return _OBJECT
+        payload = entry.data.get("input") or entry.data.get("payload")
+        return _OBJECT + (len(payload[0]) if payload and payload[0] else 0)
     size = _OBJECT if entry.result is None or entry.result.inline is None else _OBJECT + entry.result.size
     for choice in entry.next or ():
         size += 128 + (choice.input.size if choice.input is not None else 0)
@@ -98,6 +104,7 @@ async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> N
     source = visit.input
     in_executions = source.pick < 0 and source.seqs == visit.before
     payload = None if in_executions else await cache.payload(state, source)
+    lifetime_input = state.lifetime_input or await cache.payload(state, Source((1,)))
     return NodeInput(
         state.tenant_id,
         state.lifetime_id,
@@ -114,7 +121,7 @@ async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> N
         payload,
         tuple([_predecessor(entry) for entry in before]),
         source.joined and in_executions,
-        state.lifetime_input,
+        lifetime_input,
         state.labels or None,
     )
 

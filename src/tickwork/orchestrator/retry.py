@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from tickwork.model.records import Error
 
 
+LONGEST = 100 * 365 * 86_400.0
+"""Seconds: what an error asks for may be anything, and a due time has to fit into 64 bits."""
+
+
 def next_delay(policy: RetryPolicy, attempt: int, error: Error | None, exec_id: str) -> float | None:
     """Seconds until the attempt after `attempt` (from 1), or None when there is to be no other."""
     if attempt >= policy.max_attempts:
@@ -38,4 +42,4 @@ def _asked_for(error: Error | None) -> float:
     """The `retry_after` of a RetryableError, in seconds; 0 when it has none."""
     details: Any = error.details if error is not None else None
     asked = details.get("retry_after") if isinstance(details, dict) else None
-    return float(asked) if isinstance(asked, (int, float)) and asked > 0 else 0.0
+    return min(float(asked), LONGEST) if isinstance(asked, (int, float)) and asked > 0 else 0.0

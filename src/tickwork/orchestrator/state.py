@@ -130,6 +130,7 @@ class LifetimeState:
         self.ending: Ending | None = None
         self.labels: dict[str, str] = {}
         self.lifetime_input: Payload | None = None
+        """The lifetime's input, if it is small."""
         self.parent: tuple[str, Visit] | None = None
         """For a child: the parent's lifetime id and the visit there that waits for it."""
         self.open: dict[str, Visit] = {}

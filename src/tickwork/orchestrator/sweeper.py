@@ -23,6 +23,9 @@ LONGEST_SLEEP = 5.0
 """Seconds after which it looks again whatever it knows: another process may have set a timer."""
 
 
+OF_ALL = 10_000_000
+
+
 class Sweeper:
     """One background loop; `run_once` is one sweep."""
 
@@ -57,12 +60,15 @@ class Sweeper:
         """Fires what is due; returns when (us) the next timer is due, None if there is none."""
         while True:
             now = self._clock.now()
-            due, later = await self._store.due_timers(now)
+            # Of a store that others left full of due timers ours may be the last.
+            due, later = await self._store.due_timers(now, OF_ALL if self._own else 1000)
             if self._own:
                 due = [timer for timer in due if self._control_plane.holds(timer.lifetime_id)]
             if not due:
                 return later
-            await self._data_plane.record([_fired(timer) for timer in due])
+            results = await self._data_plane.record([_fired(timer) for timer in due])
+            if all(appended.error is not None for appended in results):
+                return later  # refused: at the next sweep, not at once
 
     async def recover(self, tenant_id: str, digest: str) -> int:
         """Takes up every lifetime of a graph that was running when its process died; returns how many.

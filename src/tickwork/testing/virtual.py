@@ -45,6 +45,9 @@ class _PatientSelector(selectors.DefaultSelector):
             return ready
         if timeout is None:
             if threading.active_count() == 1:
+                # A thread may have woken the loop and ended since the first look.
+                if ready := super().select(0):
+                    return ready
                 raise RuntimeError("nothing will ever happen: no timer is set and nothing outside is waited for")
             return super().select(None)
         self.moved += timeout

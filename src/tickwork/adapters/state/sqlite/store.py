@@ -10,6 +10,7 @@ A file has one writing process at a time; the home's lock sees to that, not this
 from __future__ import annotations
 
 import sqlite3
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,12 +182,18 @@ class SqliteStore:
         due = [timer for timer in timers[:limit] if timer.due <= now]
         return due, timers[len(due)].due if len(timers) > len(due) else None
 
-    async def questions(self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000) -> list[Question]:
-        """Open waits of a tenant (or of one of its lifetimes), oldest first."""
+    async def questions(
+        self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000, *, on: str | None = None
+    ) -> list[Question]:
+        """Open waits of a tenant (or of one of its lifetimes), for `on` only if it is given, oldest first."""
+        most = limit if on is None else -1
         if lifetime_id is None:
-            return [question_from(row) for row in self._rows("list_questions", (tenant_id, limit))]
-        wanted = {"tenant_id": tenant_id, "lifetime_id": lifetime_id, "limit": limit}
-        return [question_from(row) for row in self._rows("list_questions_of_lifetime", wanted)]
+            rows = self._rows("list_questions", (tenant_id, most))
+        else:
+            wanted = {"tenant_id": tenant_id, "lifetime_id": lifetime_id, "limit": most}
+            rows = self._rows("list_questions_of_lifetime", wanted)
+        found = (question_from(row) for row in rows)
+        return list(islice((q for q in found if on is None or q.on == on), limit))
 
     async def ping(self) -> dict[str, str]:
         """Reads and, unless read-only, commits an empty transaction; facts for `tickwork doctor`."""

@@ -14,6 +14,8 @@ import sqlite3
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from tickwork.adapters.state.sqlite.rows import encode_question, graph_row, lifetime_from, lifetime_row
 from tickwork.adapters.state.sqlite.schema import statements
 from tickwork.errors import Conflict, GraphConflict, StorageError, TickworkError
@@ -231,8 +233,14 @@ class Transaction:
                 seqs.append(None)
         unit.seqs = tuple(seqs)
         unit.last_seq = head.seq
-        if unit.append.projection is not None:
-            self._project(unit, unit.append.projection)
+        projection = unit.append.projection
+        if projection is not None:
+            if seqs and not any(seqs):
+                # All of it was recorded before, with its projection: what was opened then may be closed by now.
+                waked = projection.status == "RUNNING" and projection.as_of is None
+                status = None if waked else projection.status
+                projection = replace(projection, status=status, timers_set=(), questions_opened=())
+            self._project(unit, projection)
 
     # -- the parts of both
 
