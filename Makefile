@@ -1,7 +1,7 @@
 # Every command that a developer or CI needs. `make` alone lists them.
 
 PYTHON ?= python3
-SEEDS ?= 20000
+SEEDS ?= 5000
 SEED ?=
 
 VENV := .venv
@@ -43,7 +43,7 @@ format: setup  ## mend what ruff can mend by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-sim: setup  ## random lifetimes on the decision core: SEEDS=20000 of them, or one again with SEED=n
+sim: setup  ## random lifetimes on the decision core: SEEDS=5000 of them, or one again with SEED=n
 	TICKWORK_SIM_SEEDS=$(SEEDS) $(if $(SEED),TICKWORK_SIM_SEED=$(SEED)) $(PY) -m pytest tests/simulation -q -n 2 --timeout 1800
 
 bench: setup  ## measure this machine: workloads, the floor, the ratio

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from tickwork.edge import check_answer, check_idempotency_key, check_labels, legal_tenant
 from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError
 from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
-from tickwork.model.ids import DEFAULT_TENANT, TENANT
+from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.messages import Append
 from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
 from tickwork.orchestrator.projection import project
@@ -23,7 +24,7 @@ from tickwork.sdk.encoding import EncodingError, encode_value
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
     from tickwork.model.records import LogEntry
@@ -39,9 +40,6 @@ POLL = 0.2
 """Seconds between two looks at the log of a lifetime that another process moves."""
 
 OPEN = ("PENDING", "RUNNING", "WAITING", "PAUSED")
-
-IDEMPOTENCY_KEY_LIMIT = 256
-LABEL_LIMIT = 64
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -86,17 +84,17 @@ class Service:
         # As it was written, not the canonical form: a form shows a schema's fields in their author's order.
         body = msgspec.json.encode(graph)
         now = self._clock.now()
-        stored = StoredGraph(_tenant(tenant), graph.name, graph.version, graph.digest, body, source, now)
+        stored = StoredGraph(legal_tenant(tenant), graph.name, graph.version, graph.digest, body, source, now)
         await self._store.put_graph(stored)
         return stored
 
     async def graph(self, spec: str, *, tenant: str = DEFAULT_TENANT) -> StoredGraph:
         """The registered graph that `name`, `name@version` or a digest names; the newest version for a bare name."""
         if spec.startswith("sha256:"):
-            found = await self._store.graphs(_tenant(tenant), digest=spec)
+            found = await self._store.graphs(legal_tenant(tenant), digest=spec)
         else:
             name, _, version = spec.partition("@")
-            found = await self._store.graphs(_tenant(tenant), name=name, version=version or None)
+            found = await self._store.graphs(legal_tenant(tenant), name=name, version=version or None)
         if not found:
             raise NotFound(f"no graph `{spec}` is registered for tenant `{tenant}`; `tickwork graph register` adds one")
         return found[0]
@@ -117,10 +115,8 @@ class Service:
         The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError;
         Conflict when the key belongs to a lifetime of another graph.
         """
-        key = idempotency_key
-        if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_LIMIT and key.isprintable()):
-            raise UsageError(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LIMIT} printable characters")
-        _check_labels(labels or {})
+        check_idempotency_key(idempotency_key)
+        check_labels(labels or {})
         stored = await self.graph(graph, tenant=tenant)
         payload = await self._payload(tenant, input, "the input")
         now = self._clock.now()
@@ -135,7 +131,7 @@ class Service:
 
     async def get(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT) -> Lifetime:
         """The lifetime with this id or unique id prefix. Raises NotFound; UsageError when the prefix fits several."""
-        found = await self._store.get_lifetime(_tenant(tenant), lifetime_id) if lifetime_id else []
+        found = await self._store.get_lifetime(legal_tenant(tenant), lifetime_id) if lifetime_id else []
         if not found:
             raise NotFound(f"no lifetime `{lifetime_id}` for tenant `{tenant}`; `tickwork lifetimes list` shows them")
         if len(found) > 1:
@@ -145,13 +141,13 @@ class Service:
 
     async def list(self, query: LifetimeQuery | None = None, *, tenant: str = DEFAULT_TENANT) -> list[Lifetime]:
         """Lifetimes that match, newest first."""
-        return await self._store.list_lifetimes(_tenant(tenant), query or LifetimeQuery())
+        return await self._store.list_lifetimes(legal_tenant(tenant), query or LifetimeQuery())
 
     async def log(
         self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, after: int = 0, limit: int = 1000
     ) -> Entries:
         """Entries of the lifetime's log with seq > `after`, in order."""
-        return await self._store.read_log(_tenant(tenant), lifetime_id, after, limit)
+        return await self._store.read_log(legal_tenant(tenant), lifetime_id, after, limit)
 
     async def pause(
         self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, reason: str = "", by: str = ""
@@ -205,7 +201,7 @@ class Service:
     async def questions(self, *, tenant: str = DEFAULT_TENANT, lifetime_id: str | None = None) -> Questions:
         """Open questions to people, oldest first; of one lifetime: its own and those of its open children."""
         limit = 1_000 if lifetime_id is None else MAX_BRANCHES
-        found = await self._store.questions(_tenant(tenant), lifetime_id, limit, on="human")
+        found = await self._store.questions(legal_tenant(tenant), lifetime_id, limit, on="human")
         if lifetime_id is not None:
             family = LifetimeQuery(statuses=OPEN, label=(PARENT_LABEL, lifetime_id), limit=1000)
             for child in await self._store.list_lifetimes(tenant, family):
@@ -234,7 +230,7 @@ class Service:
                 f"`{question.node}` may be answered by {', '.join(question.who)}; this is from `{by or 'nobody'}`"
             )
         if question.answer_schema is not None:
-            _check_answer(question, payload)
+            check_answer(question, payload)
         stored = await self._payload(tenant, payload, "the answer")
         done = await self._answered(lifetime, question, stored, by)
         await self._open(lifetime.lifetime_id, tenant)  # again: a large answer takes its time
@@ -301,7 +297,7 @@ class Service:
     async def value(self, payload: Payload | None, *, tenant: str = DEFAULT_TENANT) -> Any:
         """The value of a payload, fetched from the blob store when it lies there."""
         if payload is not None and payload.uri is not None:
-            data = await self._blobs.get(_tenant(tenant), payload.uri, payload.sha256)
+            data = await self._blobs.get(legal_tenant(tenant), payload.uri, payload.sha256)
             payload = msgspec.structs.replace(payload, inline=data, uri=None)
         return payload_value(payload)
 
@@ -346,7 +342,7 @@ class Service:
         except EncodingError as error:
             raise UsageError(str(error)) from None
         if payload.inline is not None and payload.size > INLINE_LIMIT:
-            uri, sha256 = await self._blobs.put(_tenant(tenant), payload.inline)
+            uri, sha256 = await self._blobs.put(legal_tenant(tenant), payload.inline)
             return Payload(None, payload.content_type, uri, payload.size, sha256)
         return payload
 
@@ -468,36 +464,3 @@ class Service:
 
 def _ends(logged: LogEntry) -> bool:
     return isinstance(logged.entry, Event) and logged.entry.type in ("completed", "failed", "aborted")
-
-
-def _tenant(tenant: str) -> str:
-    """The tenant, once it is known to be a legal name: it becomes part of topics, paths and keys."""
-    if not TENANT.fullmatch(tenant):
-        raise UsageError(f"`{tenant}` is no tenant name: letters, digits, `-` and `_`, at most 63, no leading dash")
-    return tenant
-
-
-def _check_labels(labels: Mapping[Any, Any]) -> None:
-    """Labels are few, short and text; those of Tickwork's own are not a caller's to set."""
-    if len(labels) > LABEL_LIMIT:
-        raise UsageError(f"at most {LABEL_LIMIT} labels, these are {len(labels)}")
-    for key, value in labels.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise UsageError(f"labels are text: {key!r}={value!r}")
-        if not key or len(key) + len(value) > 1024 or not (key + value).isprintable():
-            raise UsageError(f"a label has 1 to 1024 printable characters: {key[:40]!r}")
-        if key.startswith("tickwork."):
-            raise UsageError(f"labels that begin with `tickwork.` are kept for Tickwork itself: {key}")
-
-
-def _check_answer(question: Question, payload: Any) -> None:
-    """Raises AnswerRefused with every way in which the answer breaks its schema."""
-    import jsonschema  # imported at the first answer: it takes longer to load than everything else
-
-    validator = jsonschema.Draft202012Validator(question.answer_schema or {})
-    errors = sorted(validator.iter_errors(payload), key=lambda e: [str(p) for p in e.absolute_path])
-    if errors:
-        listed = "; ".join(f"{e.json_path}: {e.message}" for e in errors[:10])
-        raise AnswerRefused(
-            f"the answer to `{question.node}` does not fit its schema, and nothing was changed: {listed}"
-        )

@@ -1,0 +1,55 @@
+"""What is checked before anything is done: names, keys, labels and answers as they come from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tickwork.errors import AnswerRefused, UsageError
+from tickwork.model.ids import TENANT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tickwork.model.lifetime import Question
+
+IDEMPOTENCY_KEY_LIMIT = 256
+LABEL_LIMIT = 64
+
+
+def check_idempotency_key(key: str | None) -> None:
+    """A key is short and printable, or absent."""
+    if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_LIMIT and key.isprintable()):
+        raise UsageError(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LIMIT} printable characters")
+
+
+def legal_tenant(tenant: str) -> str:
+    """The tenant, once it is known to be a legal name: it becomes part of topics, paths and keys."""
+    if not TENANT.fullmatch(tenant):
+        raise UsageError(f"`{tenant}` is no tenant name: letters, digits, `-` and `_`, at most 63, no leading dash")
+    return tenant
+
+
+def check_labels(labels: Mapping[Any, Any]) -> None:
+    """Labels are few, short and text; those of Tickwork's own are not a caller's to set."""
+    if len(labels) > LABEL_LIMIT:
+        raise UsageError(f"at most {LABEL_LIMIT} labels, these are {len(labels)}")
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"labels are text: {key!r}={value!r}")
+        if not key or len(key) + len(value) > 1024 or not (key + value).isprintable():
+            raise UsageError(f"a label has 1 to 1024 printable characters: {key[:40]!r}")
+        if key.startswith("tickwork."):
+            raise UsageError(f"labels that begin with `tickwork.` are kept for Tickwork itself: {key}")
+
+
+def check_answer(question: Question, payload: Any) -> None:
+    """Raises AnswerRefused with every way in which the answer breaks its schema."""
+    import jsonschema  # imported at the first answer: it takes longer to load than everything else
+
+    validator = jsonschema.Draft202012Validator(question.answer_schema or {})
+    errors = sorted(validator.iter_errors(payload), key=lambda e: [str(p) for p in e.absolute_path])
+    if errors:
+        listed = "; ".join(f"{e.json_path}: {e.message}" for e in errors[:10])
+        raise AnswerRefused(
+            f"the answer to `{question.node}` does not fit its schema, and nothing was changed: {listed}"
+        )
