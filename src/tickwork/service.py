@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from tickwork.edge import check_answer, check_idempotency_key, check_labels, legal_tenant
-from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError
+from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid, NotFound, UsageError
 from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.messages import Append
 from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
+from tickwork.model.validation import validate
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
 from tickwork.ports import LifetimeQuery, StoredGraph
@@ -80,7 +81,10 @@ class Service:
     # -- graphs -------------------------------------------------------------------------------------------------------
 
     async def register(self, graph: AgentGraph, *, tenant: str = DEFAULT_TENANT, source: str = "") -> StoredGraph:
-        """Registers a graph for a tenant. Raises GraphConflict when name@version exists with another digest."""
+        """Registers a graph for a tenant. Raises GraphInvalid; GraphConflict when name@version has another digest."""
+        problems = validate(graph)
+        if problems:
+            raise GraphInvalid(problems)
         # As it was written, not the canonical form: a form shows a schema's fields in their author's order.
         body = msgspec.json.encode(graph)
         now = self._clock.now()

@@ -63,7 +63,6 @@ def test_a_damaged_graph_is_read_without_an_exception(
         ("tasks:\n  a: *x\n", "2:6 yaml_alias the alias `*x` is not allowed here"),
         ("tasks: !!python/object:os.system {}\n", "1:8 yaml_tag the tag `tag:yaml.org,2002:python/object:os.system`"),
         ("tasks:\n  <<: {a: 1}\n", "2:3 yaml_merge_key the merge key `<<` is not allowed here"),
-        ("tasks: {}\nplans: {}\ntasks: {}\n", "3:1 duplicate_key the key `tasks` is given twice"),
         ("tasks:\n\ta: 1\n", "2:1 syntax this is not YAML: found character '\\t'"),
         ("edges: [a -> b\n", "2:1 syntax this is not YAML"),
         ("a: 'b\n", "2:1 syntax this is not YAML"),
@@ -81,7 +80,6 @@ def test_yaml_that_is_more_than_plain_data_is_refused(text: str, expected: str) 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"name": "a",\n "name": "b"}', "2:2 duplicate_key the key `name` is given twice"),
         ('{"name": "a', "1:10 syntax this text is not closed, or has a wrong escape"),
         ('{"name": "a",}', "1:14 syntax a key in double quotes is missing here"),
         ('{"edges": [NaN]}', "1:12 syntax `NaN` is no JSON value"),

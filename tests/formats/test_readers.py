@@ -116,7 +116,8 @@ def test_the_kinds_that_a_flowchart_implies(lines: str, kinds: dict[str, str]) -
     [
         ("JOIN", Join(), ""), ("JOIN all", Join(), ""), ("JOIN settled: x", Join(mode="settled"), "x"),
         ("JOIN any", Join(mode="any"), ""), ("JOIN quorum 2", Join(mode="quorum", count=2), ""),
-        ("JOIN quorum: 3: the votes", Join(mode="quorum", count=3), "the votes"), ("JOIN results", Join(), "results"),
+        ("JOIN quorum: 3: the votes", Join(mode="quorum", count=3), "the votes"), ("JOIN: results", Join(), "results"),
+        ("JOIN all: quorm", Join(), "quorm"), ("JOIN : two", Join(), "two"),
     ],
 )  # fmt: skip
 def test_the_label_of_a_join(label: str, join: Join, rest: str) -> None:
@@ -127,6 +128,29 @@ def test_the_label_of_a_join(label: str, join: Join, rest: str) -> None:
         graph = read(text, fmt).graph
         assert graph is not None
         assert (edges(graph)["a->p"].join, edges(graph)["a->p"].label) == (join, rest)
+        assert "bad_join" not in {problem.code for problem in read(text, fmt).problems}
+
+
+@pytest.mark.parametrize(
+    ("label", "message", "hint"),
+    [
+        ("JOIN quorm 2", "`a -> p` cannot JOIN `quorm`", "did you mean `quorum`?"),
+        ("JOIN quorum two", "the quorum of `a -> p` has no number", "write how many are enough: JOIN quorum 2"),
+        ("JOIN quorum", "the quorum of `a -> p` has no number", "write how many are enough: JOIN quorum 2"),
+        ("JOIN zzz", "`a -> p` cannot JOIN `zzz`", "it is one of all, settled, any, quorum. A text for people stands"),
+    ],
+)  # fmt: skip
+def test_a_word_after_join_that_is_no_way_to_join_is_a_problem(label: str, message: str, hint: str) -> None:
+    for fmt, text in {
+        "mermaid": f"graph TD\n{NODES} a -->|{label}| p\n",
+        "dot": f'digraph {{ a [type=task] p [type=plan] a -> p [label="{label}"] }}',
+    }.items():
+        (problem,) = [problem for problem in read(text, fmt).problems if problem.code == "bad_join"]
+        assert problem.message == message
+        assert problem.hint.startswith(hint)
+        assert problem.location.line == {"mermaid": 4, "dot": 1}[fmt]
+    said_so = f'digraph {{ a [type=task] p [type=plan] a -> p [label="{label}", kind=NORMAL] }}'
+    assert "bad_join" not in {problem.code for problem in read(said_so, "dot").problems}
 
 
 def test_labelled_alternatives_of_a_task_are_conditions() -> None:
@@ -307,6 +331,9 @@ def test_problems_of_a_directory(tmp_path: Path) -> None:
     (folder / "nodes.yaml").write_text(
         "judge:\n  title: Other\nfetch: {}\nask:\n  retyr: 1\n  retry: {max_attempts: 0}\n"
     )
+    for path in ("plans/judge/plan.py", "tasks/fetch-Docs/task.py", "tasks/ask/task.py"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("")
     found = [
         f"{p.location.file.removeprefix(str(folder) + '/')}:{p.location.line} {p.message} / {p.hint}"
         for p in read_graph(folder).problems
@@ -325,13 +352,129 @@ def test_problems_of_a_directory(tmp_path: Path) -> None:
 
 
 def test_a_directory_has_one_graph_file(tmp_path: Path) -> None:
-    assert [p.message for p in read_graph(tmp_path).problems] == ["this directory has no file agent_graph.*"]
+    assert [p.message for p in read_graph(tmp_path).problems] == ["this directory has no file agent_graph.* or graph.*"]
     make(tmp_path, agent_graph_dot_dot=GRAPH, agent_graph_dot_yaml="")
     assert [p.message for p in read_graph(tmp_path).problems] == [
         "this directory has agent_graph.dot and agent_graph.yaml"
     ]
+    make(tmp_path, graph_dot_yml="")
+    assert [p.message for p in read_graph(tmp_path).problems] == [
+        "this directory has agent_graph.dot, agent_graph.yaml and graph.yml"
+    ]
     with pytest.raises(GraphInvalid, match=r"(?s)1 problem in the graph:\n.*keep one of them"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".json", ".dot", ".gv", ".mmd", ".mermaid"])
+def test_a_directory_may_call_its_graph_file_graph(suffix: str, tmp_path: Path) -> None:
+    texts = {
+        ".json": '{"tasks": {"a": "t.py:a"}, "edges": ["start -> a -> end"]}',
+        ".mmd": "graph TD\nstart --> a[a] --> end\n",
+    }
+    texts |= {".mermaid": texts[".mmd"], ".dot": "digraph { start -> a -> end; a [type=task] }"}
+    text = texts.get(suffix, texts[".dot"] if suffix == ".gv" else texts[".json"])
+    folder = make(tmp_path / "my-agent", **{f"graph_dot_{suffix[1:]}": text})
+    result = read_graph(folder)
+    assert result.problems == []
+    assert result.graph is not None
+    assert result.graph.label == "my-agent@0.1.0"
+    direct = read_graph(folder / f"graph{suffix}").graph
+    assert direct is not None
+    assert direct.digest == result.graph.digest
+
+
+def test_a_directory_without_a_graph_file_names_what_might_be_one(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        review_dot_yaml="edges: [start -> a]\n",
+        answers_dot_yaml="a: 1\n",
+        made_dot_py="g = Graph('g')\n",
+        other_dot_py="",
+    )
+    (problem,) = read_graph(tmp_path).problems
+    assert problem.code == "no_graph_file"
+    assert problem.hint.endswith(f"; or name the file: {tmp_path}/review.yaml or {tmp_path}/made.py")
+
+
+def test_a_directory_says_which_file_a_node_lacks(tmp_path: Path) -> None:
+    folder = make(tmp_path / "agent", agent_graph_dot_dot=GRAPH)
+    assert read_graph(folder).problems == []  # its code may be bound elsewhere
+    (folder / "tasks" / "fetch-Docs").mkdir(parents=True)
+    (folder / "nodes.yaml").write_text("ask: {human: Really?}\n")
+    assert sorted((p.code, p.message, p.hint, p.location.line) for p in read_graph(folder).problems) == [
+        ("no_implementation", "Plan `judge` has no implementation: there is no file plans/judge/plan.py",
+         "write `def plan(plan_input)` in plans/judge/plan.py, or give `judge` a `run`", 3),
+        ("no_implementation", "Task `fetch-Docs` has no implementation: there is no file tasks/fetch-Docs/task.py",
+         "write `def task(task_input)` in tasks/fetch-Docs/task.py, or give `fetch-Docs` a `run`, or say what it waits "
+         "for (human, signal, timer, child)", 3),
+    ]  # fmt: skip
+
+
+# -- one slip hides nothing
+
+
+@pytest.mark.parametrize(
+    ("fmt", "text"),
+    [
+        ("yaml", "name: a\nname: b\ntasks: {x: }\nversion: 1\nedges: [start -> x]\n"),
+        ("json", '{"name": "a",\n"name": "b",\n"tasks": {"x": {}},\n"version": "1",\n"edges": ["start -> x"]}'),
+    ],
+)
+def test_a_key_given_twice_hides_no_other_problem(fmt: str, text: str) -> None:
+    result = read(text, fmt)
+    assert result.graph is not None
+    assert result.graph.name == "a"
+    line = {p.code: p.location.line for p in result.problems}
+    assert line["duplicate_key"] == 2
+    assert {"no_final", "duplicate_key"} <= line.keys()
+
+
+def test_an_edge_with_a_wrong_key_is_taken_as_far_as_it_goes() -> None:
+    text = """\
+tasks: {a: , b: , lost: }
+plans: {p: }
+edges:
+  - start -> a -> p
+  - {from: p, to: b, knd: PARALLEL}
+  - {from: b, to: p, join: all, wibble: 1}
+  - {from: b, to: p, when: 'result >'}
+"""
+    assert {(p.location.line, p.code) for p in read(text, "yaml").problems} == {
+        (1, "no_final"), (1, "unreachable"), (5, "unknown_key"), (6, "unknown_key"), (7, "unknown_key"), (7, "bad_condition"),
+    }  # fmt: skip
+
+
+def test_a_misspelt_quorum_is_known() -> None:
+    text = "tasks: {a: , b: }\nplans: {p: }\nedges: [start -> a, {from: a, to: p, join: quorm}, p -> b -> end]\n"
+    (problem,) = read(text, "yaml").problems
+    assert (problem.code, problem.hint) == ("unknown_word", "did you mean {quorum: 2}?")
+
+
+def test_what_may_come_of_a_wrong_word_is_not_reported() -> None:
+    text = """\
+tasks: {a: , b: , lost: }
+plans: {p: , q: }
+edges:
+  - start -> a -> p
+  - {from: p, to: b, kind: PARALEL}
+  - {from: b, to: q, join: all}
+  - q -> a
+  - {from: b, to: end, condition: [1]}
+"""
+    assert {(p.location.line, p.code) for p in read(text, "yaml").problems} == {
+        (1, "unreachable"), (1, "cannot_finish"), (5, "unknown_word"), (8, "wrong_type"),
+    }  # fmt: skip
+
+
+def test_a_text_file_is_read_when_it_holds_a_flowchart(tmp_path: Path) -> None:
+    path = tmp_path / "vision.txt"
+    path.write_text("A vision.\n\ngraph TD\n  Start((Start)) --> a[Task: a]\n  a --> End((End))\nLoading\n\nMore.\n")
+    result = read_graph(path)
+    assert result.problems == []
+    assert result.graph is not None
+    assert result.graph.label == "vision@0.1.0"
+    path.write_text("Only prose.\n")
+    assert [p.message for p in read_graph(path).problems] == ["there is no Mermaid flowchart here"]
 
 
 # -- the drawing in a terminal

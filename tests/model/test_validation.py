@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from tests.formats.graphs import read, said
+from tickwork.model.answer_schema import schema_faults
+from tickwork.model.condition import ConditionError, compile_condition
 from tickwork.model.graph import AgentGraph, Child, Edge, Human, Join, Node, RetryPolicy, Signal, TimeLimits, Timer
+from tickwork.model.patterns import pattern_fault
 from tickwork.model.problems import Location
 from tickwork.model.validation import SourceMap, nearest, shown, validate
 
@@ -92,7 +95,7 @@ ROWS = [
     (edge("judge -> start"), "13:5 bad_direction `judge -> start` goes back to start", None),
     (changed("  store:\n", "  store: {run: a.py:f, timer: 5s}\n"), "5:31 several_works Task `store` declares `run` and `timer`, but a Task does one thing", "keep one of them, and give the others a Task each"),
     (changed("  judge:\n", "  judge: {human: Really?}\n"), "7:18 plan_cannot_wait Plan `judge` declares `human`, which only a Task can do", "make `judge` a Task, or let a Task before it do that"),
-    (changed("  store:\n", "  store: {human: {prompt: ok?, answer_schema: {type: strin}}}\n"), "5:54 bad_answer_schema the answer_schema of `store` is no JSON Schema: 'strin' is not valid under any of the given schemas", "see JSON Schema, draft 2020-12"),
+    (changed("  store:\n", "  store: {human: {prompt: ok?, answer_schema: {type: strin}}}\n"), "5:54 bad_answer_schema the answer_schema of `store` cannot be used: 'strin' is not valid under any of the given schemas", "see JSON Schema, draft 2020-12"),
     (changed("  store:\n", "  store: {human: {prompt: ok?, answer_schema: {type: string}, default: 1}}\n"), "5:72 bad_default the default answer of `store` breaks its own answer_schema: 1 is not of type 'string'", "change the default, or the schema"),
     (changed("  store:\n", "  store: {retry: {max_attempts: 0}}\n"), "5:33 bad_number retry.max_attempts of `store` is 0; it has to be at least 1", "correct the number, or leave it out"),
     (changed("  store:\n", "  store: {retry: {jitter: 2}}\n"), "5:27 bad_number retry.jitter of `store` is 2; it has to be at least 0 and at most 1", None),
@@ -179,7 +182,7 @@ def built(**node: Any) -> AgentGraph:
         (built(config={"a": 2**70}), "not_json", "config of `a` cannot be written as JSON: "),
         (built(config={"a": "\ud800"}), "not_json", "config of `a` cannot be written as JSON: 'utf-8' codec"),
         (built(signal=Signal(name="s", default=math.inf)), "not_json", "signal.default of `a` cannot be written"),
-        (built(retry=RetryPolicy(max_attempts="3")), "bad_type", "the graph holds a value of a wrong type: Expected `int`"),  # type: ignore[arg-type]  # the mistake that is shown
+        (built(retry=RetryPolicy(max_attempts="3")), "bad_type", '`retry.max_attempts` of `a` has to be a whole number, not "3"'),  # type: ignore[arg-type]  # the mistake that is shown
         (built(title="\ud800"), "control_character", "the title of `a` has the character U+D800, which cannot be shown"),
         (built(child=Child(name="g"), human=Human(prompt="p")), "several_works", "Task `a` declares `human` and `child`"),
     ],
@@ -213,9 +216,178 @@ def test_a_schema_that_cannot_be_tried_is_a_problem_and_no_exception() -> None:
         assert [p.code for p in validate(built(human=Human(prompt="p", answer_schema=schema)))] == ["bad_answer_schema"]
 
 
-def test_a_default_is_not_tried_on_patterns_and_references() -> None:
-    for schema in ({"pattern": "(a+)+$"}, {"$ref": "http://localhost:1/schema"}):
-        assert validate(built(human=Human(prompt="p", answer_schema=schema, default="a" * 40 + "!"))) == []
+NAMES = {"$defs": {"name": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "message"),
+    [
+        ({"$ref": "http://localhost:1/schema"}, "$ref", "leads out of the schema"),
+        ({"properties": {"a": {"$ref": "other.json#/x"}}}, "properties.a.$ref", "leads out of the schema"),
+        ({"items": {"$ref": "#name"}}, "items.$ref", "leads out of the schema"),
+        (NAMES | {"allOf": [{"$ref": "#/$defs/nam"}]}, "allOf.0.$ref", "`$ref: #/$defs/nam` leads to nothing"),
+        ({"$dynamicRef": "#x"}, "$dynamicRef", "is not understood here"),
+        ({"items": {"$id": "http://x/"}}, "items.$id", "an `$id` inside a schema"),
+        ({"$ref": "#"}, "$ref", "leads back to itself"),
+        ({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}}, "$defs.a.anyOf.0.$ref", "leads back to itself"),
+        (
+            {
+                "allOf": [{"$ref": "#/$defs/a"}],
+                "$defs": {"a": {"if": {"$ref": "#/$defs/b"}}, "b": {"$ref": "#/$defs/a"}},
+            },
+            "allOf.0.$ref",
+            "leads back to itself",
+        ),
+        (
+            {"$defs": {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)} | {"a40": {}}},
+            "$defs.a0",
+            "one value would be compared with more than 10000 schemas",
+        ),
+        (
+            {"$defs": {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(4000)} | {"a4000": {}}},
+            "",
+            "too many times",
+        ),
+        ({"pattern": "("}, "pattern", "is no regular expression"),
+        ({"patternProperties": {"[": {}}}, "patternProperties.[", "is no regular expression"),
+        ({"patternProperties": {"(a+)+$": {}}}, "patternProperties.(a+)+$", "could run for ever"),
+        ({"pattern": "a" * 201}, "pattern", "a pattern has 201 characters; at most 200 are allowed"),
+    ],
+)
+def test_a_schema_that_could_do_harm_is_refused_where_it_says_so(schema: Any, path: str, message: str) -> None:
+    (fault,) = schema_faults(schema)
+    assert ".".join(fault.path) == path
+    assert message in fault.message
+    assert fault.hint
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        NAMES | {"properties": {"a": {"$ref": "#/$defs/name"}, "$ref": {"type": "string"}}},
+        {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}},
+        {"$id": "https://example.invalid/s", "$ref": "#/$defs/a~1b", "$defs": {"a/b": True}},
+        {"enum": [{"$ref": "http://localhost:1/"}], "default": {"pattern": "("}},
+    ],
+)
+def test_a_schema_may_refer_to_itself(schema: Any) -> None:
+    assert schema_faults(schema) == []
+    assert validate(built(human=Human(prompt="p", answer_schema=schema))) == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+", "(a*)*$", "((a+))+", "(?:a|a)+", "(a|ab)*c", "(.*,)*", "([a-z]+)*", "(a{2,})+", "(a+){20}", "(x+x+)+y",
+     "(\\w+\\s?)*", "(?P<n>a+)*", "(a+b?)+"],
+)  # fmt: skip
+def test_patterns_that_can_explode_are_refused(pattern: str) -> None:
+    fault = pattern_fault(pattern)
+    assert fault is not None
+    assert "could run for ever" in fault[0]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["^[a-z]+(-[a-z0-9]+)*$", "^(yes|no)$", r"^\d{4}-\d{2}-\d{2}$", r"^[^@]+@[^@]+\.[a-z]{2,}$", r"^(\d{1,3}\.){3}\d{1,3}$",
+     r"^\w+(\.\w+)+$", "(abc)+", "[(+]*", r"\(a+\)+", "^([a-z]+,)*$", "", "a{,3}", "[]+]+"],
+)  # fmt: skip
+def test_patterns_that_end_soon_are_fine(pattern: str) -> None:
+    assert pattern_fault(pattern) is None
+
+
+def test_a_default_is_not_tried_on_patterns() -> None:
+    schema = {"pattern": "^a+b$"}
+    assert validate(built(human=Human(prompt="p", answer_schema=schema, default="x"))) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "result", "message"),
+    [
+        ("result.x > 1", {}, "`result` has no field `x`; `has(result.x)` asks whether it is there"),
+        ('result.a["b"] > 1', {"a": {}}, "`result.a` has no field `b`; `has(result.a.b)` asks whether it is there"),
+        ("result.exists(k, result[k].y == 1)", {"a": {}}, "a map has no field `y`"),
+        ("result > 1", "a", "`>` cannot compare string with int"),
+        ("result > 1", None, "`>` cannot compare null with int"),
+        ("result + 1 == 2", "a", "`+` cannot be used on string and int"),
+        ("size(result) > 1", 3, "`size` cannot take int"),
+        ('result.x.startsWith("a")', {"x": 2}, "`startsWith` cannot take int and string"),
+        ("result && true", 3, "`&&` takes only true and false"),
+        ("!result", 3, "`!` takes only true and false"),
+        ("result ? true : false", 3, "what stands before `?` is not true or false"),
+        ("1 in result", 3, "`in` looks into a list or a map only"),
+        ("result.exists(x, x > 1)", 3, "all, exists, map and filter go through a list or a map only"),
+        ("result[0] == 1", [], "there is no item 0 in a list of 0 (the first one is 0)"),
+        ("result[0] == 1", 3, "`[..]` looks into a list or a map only, not int"),
+        ("result.x == 1", "text", "a field is asked of a value that has no fields"),
+        ("result / 0 == 1", 3, "divide by zero"),
+    ],
+)
+def test_a_condition_that_fails_says_so_in_its_own_words(condition: str, result: Any, message: str) -> None:
+    values = {"result": result, "telemetry": {}, "header": {}, "lifetime": {}}
+    with pytest.raises(ConditionError) as caught:
+        compile_condition(condition).holds(values)
+    assert str(caught.value).startswith(f"condition `{condition}` failed: {message}")
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("route > 1", "`>` cannot compare string with int"),
+        ("route && true", "`&&` takes only true and false, not string and bool"),
+        ("result.x +", "Syntax error: the expression breaks off here"),
+        ("1", "the condition is int, not true or false"),
+    ],
+)
+def test_a_condition_that_does_not_compile_says_so_in_its_own_words(condition: str, message: str) -> None:
+    with pytest.raises(ConditionError) as caught:
+        compile_condition(condition)
+    assert str(caught.value) == message
+
+
+def test_wrong_types_hide_no_other_problem() -> None:
+    wrong: Any = AgentGraph(
+        name="bad name",
+        version=1,  # type: ignore[arg-type]  # the mistake that is shown
+        nodes=(
+            Node(name="a", kind="task", isolation="subproces", retry=RetryPolicy(jitter="much", max_attempts=0)),  # type: ignore[arg-type]  # the mistake that is shown
+            Node(name="p", kind="pln", human="ask?"),  # type: ignore[arg-type]  # the mistake that is shown
+            Node(name="lost", kind="task"),
+        ),
+        edges=(
+            Edge(source="start", target="a"),
+            Edge(source="a", target="p", kind="JION", join=Join(mode="quorm", count=2)),  # type: ignore[arg-type]  # the mistake that is shown
+            Edge(source="p", target="a", kind="PARALEL"),  # type: ignore[arg-type]  # the mistake that is shown
+            Edge(source="a", target="end", kind="FINAL", condition="result >"),
+        ),
+    )
+    found = [(p.code, p.message, p.hint) for p in validate(wrong)]
+    assert [each for each in found if each[0] == "bad_type"] == [
+        ("bad_type", '`retry.jitter` of `a` has to be a number, not "much"', ""),
+        ("bad_type", '`isolation` of `a` cannot be "subproces"', "did you mean `subprocess`?"),
+        ("bad_type", '`kind` of `p` cannot be "pln"', "did you mean `plan`?"),
+        ("bad_type", '`human` of `p` has to be a Human, not "ask?"', "make it with Human(...)"),
+        ("bad_type", '`kind` of `a -> p` cannot be "JION"', "did you mean `JOIN`?"),
+        ("bad_type", '`join.mode` of `a -> p` cannot be "quorm"', "did you mean `quorum`?"),
+        ("bad_type", '`kind` of `p -> a` cannot be "PARALEL"', "did you mean `PARALLEL`?"),
+        ("bad_type", "`version` of the graph has to be a text, not `1`", ""),
+    ]
+    assert {"bad_name", "bad_number", "unreachable", "cannot_finish", "bad_condition"} == {
+        code for code, _, _ in found if code != "bad_type"
+    }
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        AgentGraph(name="g", version="1.0.0", nodes=("a",), edges=(Edge(source="start", target="a"),)),  # type: ignore[arg-type]  # the mistake that is shown
+        AgentGraph(name="g", version="1.0.0", nodes=built().nodes, edges=(*built().edges, "a -> b")),  # type: ignore[arg-type]  # the mistake that is shown
+        AgentGraph(name="g", version="1.0.0", nodes=built().nodes, edges=(*built().edges, Edge(source=5, target="a"))),  # type: ignore[arg-type]  # the mistake that is shown
+        AgentGraph(name="g", version="1.0.0", nodes=None, edges=built().edges),  # type: ignore[arg-type]  # the mistake that is shown
+        AgentGraph(name="g", version="1.0.0", nodes=(Node(name=None, kind="task"),), edges=built().edges),  # type: ignore[arg-type]  # the mistake that is shown
+    ],
+)
+def test_a_part_that_is_none_is_one_problem(graph: AgentGraph) -> None:
+    assert [p.code for p in validate(graph)] == ["bad_type"]
 
 
 def test_places_are_looked_up_one_level_above_when_they_are_unknown() -> None:

@@ -206,6 +206,26 @@ def test_a_node_that_is_none_is_a_problem(node: Any, code: str, message: str) ->
         assert (problem.location.file, problem.location.line) == (__file__, line)
 
 
+def test_a_wrong_word_hides_no_other_problem() -> None:
+    top = here() + 1
+    g = Graph("bad name", "1.0.0").start(work)
+    g.then(work, decide)
+    g.edge(decide, Write, "PARALEL")  # type: ignore[arg-type]  # a mistake on purpose
+    g.join(Write, Review, mode="quorm", count=2)  # type: ignore[arg-type]  # a mistake on purpose
+    g.final(fetch)
+    with pytest.raises(GraphInvalid) as caught:
+        g.build()
+    found = [(p.location.line - top, p.message, p.hint) for p in caught.value.problems if p.code == "bad_type"]
+    assert found == [
+        (2, '`kind` of `choose -> write` cannot be "PARALEL"', "did you mean `PARALLEL`?"),
+        (3, '`join.mode` of `write -> Review` cannot be "quorm"', "did you mean `quorum`?"),
+    ]
+    codes = {p.code for p in caught.value.problems}
+    assert codes == {"bad_type", "bad_name", "unreachable", "cannot_finish", "plan_without_task"}
+    assert "Literal" not in str(caught.value)
+    assert "Invalid enum" not in str(caught.value)
+
+
 def test_two_nodes_of_one_name_and_a_bad_join_are_problems() -> None:
     g = Graph("g", "1.0.0").start(work).final(work)
     other = task(name="work")(lambda: 1)

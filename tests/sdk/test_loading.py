@@ -113,6 +113,28 @@ def test_a_directory_loads_with_its_plans_and_tasks(tmp_path: Path) -> None:
     assert called(bound, "choose", None) == "end"
 
 
+def test_a_directory_may_hold_one_python_graph_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    write(folder, hello_alone=CODE, notes="x = 1")
+    bound = load_graph(str(folder))
+    assert (bound.graph.name, bound.source) == ("hello", f"{folder}/hello_alone.py:g")
+    write(folder, second=CODE)
+    (problem,) = problems(folder)
+    assert problem.hint.endswith(f"; or name the file: {folder}/hello_alone.py or {folder}/second.py")
+    (folder / "graph.dot").write_text(
+        'digraph d { start -> end_it -> end; end_it [type=task, run="notes.py:missing"] }'
+    )
+    assert [p.code for p in problems(folder)] == ["missing_attribute"]
+
+
+def test_a_directory_names_the_missing_file_once(tmp_path: Path) -> None:
+    (tmp_path / "graph.dot").write_text("digraph g { start -> work -> end; work [type=task] }")
+    for folder in ("", "tasks"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (problem,) = problems(tmp_path)
+        assert problem.message == "Task `work` has no implementation: there is no file tasks/work/task.py"
+
+
 @pytest.mark.parametrize(
     ("work", "code", "message", "place"),
     [

@@ -23,7 +23,7 @@ Format = Literal["yaml", "json", "dot", "mermaid"]
 FORMATS: tuple[Format, ...] = ("yaml", "json", "dot", "mermaid")
 SUFFIXES: dict[str, Format] = {
     ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".dot": "dot", ".gv": "dot",
-    ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "mermaid",
+    ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "mermaid", ".txt": "mermaid",
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def read_graph(path: Path | str, text: str | None = None, *, fmt: str | None = N
     StorageError when it cannot be read and UsageError for an unknown `fmt`; whatever stands in the file becomes
     problems.
     """
-    from tickwork.formats.directory import complete, find_graph_file
+    from tickwork.formats.directory import GRAPH_STEMS, complete, find_graph_file
     from tickwork.formats.fields import Reading
     from tickwork.formats.tree import Unreadable
 
@@ -66,10 +66,10 @@ def read_graph(path: Path | str, text: str | None = None, *, fmt: str | None = N
     if folder:
         complete(draft, folder)
     resolved = path.absolute()
-    graph = draft.graph(resolved.parent.resolve().name if path.stem == "agent_graph" else path.stem)
+    graph = draft.graph(resolved.parent.resolve().name if path.stem in GRAPH_STEMS else path.stem)
     found = validate(graph, reading.sources)
-    if draft.lost_edges:
-        found = [problem for problem in found if problem.code not in FROM_EDGES]
+    doubtful = FROM_EDGES if draft.lost_edges else draft.doubtful
+    found = [problem for problem in found if problem.code not in doubtful]
     problems = sorted([*reading.problems, *found], key=lambda problem: problem.location)
     return ReadGraph(graph, problems, reading.sources, path.parent)
 
@@ -151,7 +151,7 @@ def _draft(path: Path, text: str, fmt: str, reading: Reading) -> Draft:
     if fmt == "json":
         from tickwork.formats.json import read_json
 
-        return read_tree(read_json(text, file), reading)
+        return read_tree(read_json(text, file, reading.problems), reading)
     from tickwork.formats.yaml import read_yaml
 
-    return read_tree(read_yaml(text, file), reading)
+    return read_tree(read_yaml(text, file, reading.problems), reading)

@@ -1,7 +1,7 @@
 """A graph directory: one drawing, and beside it the code and the options of its nodes.
 
     coding_agent/
-      agent_graph.mmd        the graph, in any format (.dot .gv .mmd .mermaid .yaml .yml .json)
+      agent_graph.mmd        the graph, in any format (.dot .gv .mmd .mermaid .yaml .yml .json); or graph.mmd
       nodes.yaml             optional: NAME: {options}, as in a graph file
       plans/NAME/plan.py     def plan(plan_input)
       tasks/NAME/task.py     def task(task_input)
@@ -11,32 +11,65 @@ Code that lies where it is expected needs no `run`. Nothing is imported here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tickwork.formats.draft import Draft, DraftNode
 from tickwork.formats.schema import read_options
-from tickwork.formats.tree import Tree, Unreadable, decoded
+from tickwork.formats.tree import MAX_BYTES, Tree, Unreadable, decoded
 from tickwork.formats.yaml import read_yaml
 from tickwork.model.ids import NAME
 from tickwork.model.problems import Location
 from tickwork.model.validation import shown
 
+GRAPH_STEMS = ("agent_graph", "graph")
 SUFFIXES = (".dot", ".gv", ".mmd", ".mermaid", ".yaml", ".yml", ".json")
 _WAITS = ("human", "signal", "timer", "child")
+_MAKES_GRAPH = re.compile(r"^\w+[ \t]*(?::[^=\n]*)?=[ \t]*\(?\s*(?:\w+\.)?(?:Graph|AgentGraph)\(", re.MULTILINE)
+_GRAPH_WORDS = re.compile(
+    r"\bdigraph\b|\b(?:flowchart|graph)[ \t]+(?:TB|TD|BT|RL|LR)\b|^[ \t{]*\"?edges\"?[ \t]*:", re.MULTILINE
+)
 
 
 def find_graph_file(folder: Path) -> Path:
     """The one graph file of a directory. Raises Unreadable when there is none, or several."""
-    found = [path for suffix in SUFFIXES if (path := folder / f"agent_graph{suffix}").is_file()]
+    found = graph_files(folder)
     if not found:
         hint = f"add agent_graph.yaml; known endings: {', '.join(SUFFIXES)}"
-        raise Unreadable(Location(str(folder)), "this directory has no file agent_graph.*", hint, "no_graph_file")
+        if others := [path.as_posix() for path in _candidates(folder)]:
+            hint += f"; or name the file: {' or '.join(others[:3])}"
+        message = "this directory has no file agent_graph.* or graph.*"
+        raise Unreadable(Location(str(folder)), message, hint, "no_graph_file")
     if len(found) > 1:
-        names = " and ".join(path.name for path in found)
+        names = ", ".join(path.name for path in found[:-1]) + f" and {found[-1].name}"
         raise Unreadable(
             Location(str(folder)), f"this directory has {names}", "keep one of them", "several_graph_files"
         )
     return found[0]
+
+
+def graph_files(folder: Path) -> list[Path]:
+    """The files of a directory that are called as a graph file is."""
+    return [path for stem in GRAPH_STEMS for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()]
+
+
+def python_graphs(folder: Path) -> list[Path]:
+    """The Python files of a directory that seem to make a graph. They are read as text, and not run."""
+    return [path for path in sorted(folder.glob("*.py")) if _MAKES_GRAPH.search(_beginning(path))]
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """Files of a directory that might be graphs under a name of their own."""
+    drawn = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.is_file()]
+    return [path for path in drawn if _GRAPH_WORDS.search(_beginning(path))] + python_graphs(folder)
+
+
+def _beginning(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def complete(draft: Draft, folder: Path) -> None:
@@ -44,11 +77,14 @@ def complete(draft: Draft, folder: Path) -> None:
     options = folder / "nodes.yaml"
     if options.is_file():
         try:
-            _merge(read_yaml(decoded(options.read_bytes(), str(options)), str(options)), draft)
+            text = decoded(options.read_bytes(), str(options))
+            _merge(read_yaml(text, str(options), draft.reading.problems), draft)
         except Unreadable as error:
             draft.reading.problems.append(error.problem)
+    by_convention = (folder / "tasks").is_dir() or (folder / "plans").is_dir()
     for node in draft.nodes:
-        _bind(node, folder)
+        if not _bind(node, folder) and by_convention:
+            _missing(node, draft)
     for kind in ("task", "plan"):
         _strays(kind, draft, folder)
 
@@ -77,15 +113,34 @@ def _merge(tree: Tree, draft: Draft) -> None:
         nodes[name].options = Tree({**had.value, **more.value}, more.at, {**had.keys, **more.keys})
 
 
-def _bind(node: DraftNode, folder: Path) -> None:
-    """Let a node run the code that lies where it is expected, unless it says what it does."""
+def _bind(node: DraftNode, folder: Path) -> bool:
+    """Let a node run the code that lies where it is expected, unless it says what it does. False: there is no code."""
     parts = node.options.value
     if not isinstance(parts, dict) or "run" in parts or any(word in parts for word in _WAITS):
-        return
-    path = f"{node.kind}s/{node.name}/{node.kind}.py"
+        return True
+    path = code_path(node.kind, node.name)
     # The name becomes part of a path: one that is not a legal name is reported elsewhere and looked up nowhere.
     if NAME.fullmatch(node.name) and _exactly(folder, path):
         node.options = Tree({**parts, "run": Tree(f"{path}:{node.kind}", node.at)}, node.options.at, node.options.keys)
+        return True
+    return not NAME.fullmatch(node.name)
+
+
+def code_path(kind: str, name: str) -> str:
+    """Where the code of a node lies in a graph directory."""
+    return f"{kind}s/{name}/{kind}.py"
+
+
+def missing_code(kind: str, name: str) -> tuple[str, str]:
+    """What is said about a node of a graph directory that has no code, and how to mend it."""
+    what, path = ("Task", code_path("task", name)) if kind == "task" else ("Plan", code_path("plan", name))
+    waits = "" if kind == "plan" else ", or say what it waits for (human, signal, timer, child)"
+    hint = f"write `def {kind}({kind}_input)` in {path}, or give `{name}` a `run`{waits}"
+    return f"{what} `{name}` has no implementation: there is no file {path}", hint
+
+
+def _missing(node: DraftNode, draft: Draft) -> None:
+    draft.reading.say(node.at, "no_implementation", *missing_code(node.kind, node.name), node.name)
 
 
 def _exactly(folder: Path, path: str) -> bool:

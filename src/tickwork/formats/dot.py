@@ -21,7 +21,7 @@ from tickwork.formats.draft import Draft, DraftNode
 from tickwork.formats.drawn import DrawnEdge, understand
 from tickwork.formats.fields import BROKEN, NODE, TEXT, Reading
 from tickwork.formats.json import read_json
-from tickwork.formats.schema import KINDS
+from tickwork.formats.schema import DOUBTS, KINDS
 from tickwork.formats.tree import MAX_DEPTH, Tree, Unreadable, plain, planted
 from tickwork.model.graph import END, START, Join, JoinMode, NodeKind
 from tickwork.model.problems import Location
@@ -299,7 +299,9 @@ class _Parser:
             edge.label = label.text
         if kind := attributes.get("kind"):
             value = KINDS.read(Tree(kind.text, kind.at), "kind", self.reading)
-            if value is not BROKEN:
+            if value is BROKEN:
+                self.draft.doubtful |= DOUBTS["kind"]
+            else:
                 edge.given["kind"] = value
         if condition := attributes.get("condition"):
             edge.given["condition"] = TEXT.read(Tree(condition.text, condition.at), "condition", self.reading)
@@ -310,6 +312,7 @@ class _Parser:
         if mode is None and quorum is None:
             return
         word = mode.text if mode else "quorum"
+        edge.given.setdefault("kind", "JOIN")
         if word not in get_args(JoinMode):
             near = nearest(word, get_args(JoinMode))
             hint = f"did you mean `{near}`?" if near else "it is one of all, settled, any, quorum"
@@ -322,4 +325,3 @@ class _Parser:
             return
         values: dict[str, Any] = {"mode": word} | ({"count": int(quorum.text)} if quorum else {})
         edge.given["join"] = Join(**values)
-        edge.given.setdefault("kind", "JOIN")

@@ -37,7 +37,9 @@ class Draft:
     nodes: list[DraftNode] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     lost_edges: bool = False
-    """Whether an edge could not be understood in full: then nothing can be said about what leads where."""
+    """Whether the ends of an edge could not be understood: then nothing can be said about what leads where."""
+    doubtful: set[str] = field(default_factory=set)
+    """Codes of problems that may come only of a part of an edge that could not be understood."""
 
     def add_edge(self, at: Location, places: dict[str, Tree] | None = None, **values: Any) -> None:
         """Add an edge. `places`: where its fields stand, by the names of the Edge's fields."""

@@ -2,6 +2,7 @@
 
 - an edge into the end is FINAL;
 - a label that begins with JOIN makes a JOIN: `JOIN`, `JOIN settled`, `JOIN quorum 2: the rest is the label`;
+  another word after JOIN is a problem;
 - several edges of one Plan with the same label are PARALLEL, and so is a thick arrow;
 - labels on the alternatives out of a Task become conditions on the result's route; an edge without a label is the
   default. The label of a Task's only edge is just a label;
@@ -16,15 +17,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from tickwork.formats.draft import Draft, DraftNode, lean_edge
 from tickwork.formats.passing import RUN
 from tickwork.formats.tree import Tree, planted
-from tickwork.model.graph import END, START, Edge, Join
+from tickwork.model.graph import END, START, Edge, Join, JoinMode
 from tickwork.model.problems import Location
+from tickwork.model.words import nearest, shown
 
 _JOIN = re.compile(r"JOIN\b(?:\s+(?:(all|settled|any)\b|quorum\s*[:= ]\s*([0-9]{1,9})\b)|)\s*:?\s*")
+
+
+_JOIN_MODE = re.compile(r"JOIN\s+(?:(?:all|settled|any)\b|quorum\s*[:= ]\s*[0-9]{1,9}\b)")
+_WORD_AFTER = re.compile(r"JOIN\s+([^\s:]+)")
 
 
 @dataclass(slots=True)
@@ -43,8 +49,28 @@ class DrawnEdge:
 def understand(drawn: Iterable[DrawnEdge], kinds: Mapping[str, str], draft: Draft) -> None:
     """Add the edges that a drawing means to the draft."""
     drawn = list(drawn)
+    for edge in drawn:
+        if "kind" not in edge.given and edge.source != START and edge.target != END:
+            _check_join(edge, draft)
     for edge, values in zip(drawn, meaning(drawn, kinds), strict=True):
         draft.add_edge(edge.at, edge.places, **values)
+
+
+def _check_join(edge: DrawnEdge, draft: Draft) -> None:
+    """Report a word after JOIN that is no way to join: it would be taken for a label, and all branches waited for."""
+    found = _WORD_AFTER.match(edge.label)
+    if not found or _JOIN_MODE.match(edge.label):
+        return
+    at = edge.places["label"].at if "label" in edge.places else edge.at
+    subject, word = shown(f"{edge.source} -> {edge.target}"), shown(found[1])
+    near = nearest(found[1], get_args(JoinMode))
+    if found[1] == "quorum":
+        message, hint = f"the quorum of `{subject}` has no number", "write how many are enough: JOIN quorum 2"
+    else:
+        message = f"`{subject}` cannot JOIN `{word}`"
+        hint = f"did you mean `{near}`?" if near else f"it is one of {', '.join(get_args(JoinMode))}."
+        hint += f" A text for people stands after a colon: JOIN: {shown(edge.label[found.start(1) :])}"
+    draft.reading.say(at, "bad_join", message, hint, subject)
 
 
 def bridged(drawn: list[DrawnEdge], draft: Draft) -> list[DrawnEdge]:

@@ -49,11 +49,12 @@ class Reading:
         self._guesses += 1
         return nearest(word, known) if self._guesses <= MAX_GUESSES else ""
 
-    def unknown_key(self, key: str, at: Location, known: Mapping[str, Any], where: str) -> None:
-        """Report a key that the format does not have, with the one that was probably meant."""
+    def unknown_key(self, key: str, at: Location, known: Mapping[str, Any], where: str) -> str:
+        """Report a key that the format does not have; returns the one that was probably meant, or nothing."""
         near = self.near(key, known) or (_SYNONYMS[key] if _SYNONYMS.get(key) in known else "")
         hint = f"did you mean `{near}`?" if near else f"known here: {', '.join(known)}"
         self.say(at, "unknown_key", f"{where} has no key `{shown(key)}`", hint)
+        return near
 
     def wrong_type(self, tree: Tree, what: str, expects: str) -> Any:
         """Report a value of a wrong type."""

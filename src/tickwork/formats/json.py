@@ -10,8 +10,8 @@ import json
 import re
 from typing import Any
 
-from tickwork.formats.tree import Budget, Lines, Plain, Tree, Unreadable, number
-from tickwork.model.problems import Location
+from tickwork.formats.tree import Budget, Lines, Plain, Tree, Unreadable, given_twice, number
+from tickwork.model.problems import Location, Problem
 from tickwork.model.validation import shown
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -21,9 +21,12 @@ _WORD = re.compile(r"[A-Za-z_]+")
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
 
-def read_json(text: str, file: str = "") -> Tree:
-    """The tree of a JSON text. Raises Unreadable at the first place that is not JSON."""
-    scan = _Scan(text, file)
+def read_json(text: str, file: str = "", problems: list[Problem] | None = None) -> Tree:
+    """The tree of a JSON text. Raises Unreadable at the first place that is not JSON.
+
+    With `problems`, a key given twice is added to them, and the first one stays.
+    """
+    scan = _Scan(text, file, problems)
     tree = scan.value(1)
     scan.space()
     if scan.offset < len(text):
@@ -37,8 +40,8 @@ def write_json(tree: Any) -> str:
 
 
 class _Scan:
-    def __init__(self, text: str, file: str) -> None:
-        self.text, self.offset = text, 0
+    def __init__(self, text: str, file: str, problems: list[Problem] | None) -> None:
+        self.text, self.offset, self.problems = text, 0, problems
         self.lines, self.budget = Lines(text, file), Budget()
 
     def here(self) -> Location:
@@ -127,12 +130,12 @@ class _Scan:
             key = self.string()
             name = str(key.value)
             if name in parts:
-                hint = f"it stands on line {keys[name].line} already; keep one of them"
-                raise Unreadable(key.at, f"the key `{shown(name)}` is given twice", hint, "duplicate_key")
+                given_twice(name, key.at, keys[name], self.problems)
             if not self.took(":"):
                 raise self.fault("a colon is missing here", 'write "key": value')
-            keys[name] = key.at
-            parts[name] = self.value(depth + 1)
+            value = self.value(depth + 1)
+            if name not in parts:
+                keys[name], parts[name] = key.at, value
             if self.took("}"):
                 return Tree(parts, at, keys)
             if not self.took(","):

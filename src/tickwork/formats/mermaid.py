@@ -21,7 +21,7 @@ from tickwork.formats.draft import Draft, DraftNode
 from tickwork.formats.drawn import DrawnEdge, bridged, understand
 from tickwork.formats.fields import BROKEN, TEXT, Reading
 from tickwork.formats.json import read_json
-from tickwork.formats.schema import KINDS, read_join
+from tickwork.formats.schema import DOUBTS, KINDS, read_join
 from tickwork.formats.tree import Tree, Unreadable, plain, planted
 from tickwork.model.graph import END, START, NodeKind
 from tickwork.model.problems import Location
@@ -337,7 +337,9 @@ class _Parser:
             known = dict.fromkeys((*readers, "join"))
             self.reading.unknown_key(key, part.at, known, "an edge")
             return
-        if value is not BROKEN:
+        if value is BROKEN:
+            self.draft.doubtful |= DOUBTS.get(key, set())
+        else:
             edge.given[key] = value
             edge.places[key] = part
 

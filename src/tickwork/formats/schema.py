@@ -10,7 +10,7 @@ from tickwork.formats.fields import BROKEN, NODE, TEXT, WHOLE, Choice, Reading
 from tickwork.formats.tree import Tree
 from tickwork.model.graph import END, AgentGraph, Edge, EdgeKind, Join, JoinMode, NodeKind
 from tickwork.model.ids import NAME
-from tickwork.model.validation import shown
+from tickwork.model.validation import nearest, shown
 
 FORMAT_VERSION = 1
 KINDS = Choice(get_args(EdgeKind))
@@ -34,6 +34,12 @@ _EDGE_KEYS = {
     "join": "when a JOIN fires: all, settled, any, or {quorum: 2}",
 }
 _FIELDS = {"from": "source", "to": "target"}
+# What a part of an edge that could not be understood may bring about: it is not reported then.
+DOUBTS = {
+    "kind": {"join_without_parallel", "bad_join", "bad_final", "bad_entry", "parallel_from_task"},
+    "join": {"join_without_parallel", "bad_join"},
+    "condition": {"ambiguous_edges", "duplicate_edge"},
+}
 
 
 def read_tree(tree: Tree, reading: Reading) -> Draft:
@@ -108,20 +114,18 @@ def _chain(tree: Tree, text: str, draft: Draft) -> None:
         draft.add_edge(tree.at, source=source, target=target, kind=implied_kind(target))
 
 
-def _edge(tree: Tree, parts: dict[str, Tree], draft: Draft) -> None:
+def _edge(tree: Tree, given: dict[str, Tree], draft: Draft) -> None:
     reading, values = draft.reading, dict[str, Any]()
+    parts = _meant_keys(tree, given, draft)
     for key, part in parts.items():
-        if key not in _EDGE_KEYS:
-            reading.unknown_key(key, tree.keys[key], _EDGE_KEYS, "an edge")
-            draft.lost_edges = True
-            continue
-        value = KINDS.read(part, key, reading) if key == "kind" else BROKEN
-        if key == "join":
+        if key == "kind":
+            value = KINDS.read(part, key, reading)
+        elif key == "join":
             value = read_join(part, reading)
-        elif key != "kind":
+        else:
             value = TEXT.read(Tree(part.value, part.at), key, reading)
         if value is BROKEN:
-            draft.lost_edges = True
+            draft.doubtful |= DOUBTS.get(key, set())
         else:
             values[_FIELDS.get(key, key)] = value
     for key in ("from", "to"):
@@ -132,8 +136,20 @@ def _edge(tree: Tree, parts: dict[str, Tree], draft: Draft) -> None:
         draft.lost_edges = True
         return
     if "kind" not in values:
-        values["kind"] = "JOIN" if "join" in values and values["target"] != END else implied_kind(values["target"])
+        values["kind"] = "JOIN" if "join" in parts and values["target"] != END else implied_kind(values["target"])
     draft.add_edge(tree.at, {_FIELDS.get(key, key): part for key, part in parts.items()}, **values)
+
+
+def _meant_keys(tree: Tree, given: dict[str, Tree], draft: Draft) -> dict[str, Tree]:
+    """The parts of an edge under the keys that were meant: one slip of the pen hides no other problem."""
+    parts = {key: part for key, part in given.items() if key in _EDGE_KEYS}
+    for key in [key for key in given if key not in _EDGE_KEYS]:
+        near = draft.reading.unknown_key(key, tree.keys[key], _EDGE_KEYS, "an edge")
+        if near and near not in parts:
+            parts[near] = given[key]
+        else:
+            draft.doubtful.update(*DOUBTS.values())
+    return parts
 
 
 def read_join(tree: Tree, reading: Reading) -> Any:
@@ -141,6 +157,10 @@ def read_join(tree: Tree, reading: Reading) -> Any:
     if not isinstance(tree.value, dict):
         if tree.value == "quorum":
             reading.say(tree.at, "bad_quorum", "a quorum needs its number", "write {quorum: 2}")
+            return BROKEN
+        if isinstance(tree.value, str) and nearest(tree.value, get_args(JoinMode)) == "quorum":
+            message = f"`join` cannot be `{shown(tree.value)}`"
+            reading.say(tree.at, "unknown_word", message, "did you mean {quorum: 2}?")
             return BROKEN
         word = JOIN_WORDS.read(tree, "join", reading)
         return word if word is BROKEN else Join(mode=word) if word != "all" else Join()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tickwork.model.problems import Location, Problem
+from tickwork.model.words import shown
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -40,6 +41,15 @@ class Unreadable(Exception):
     def __init__(self, at: Location, message: str, hint: str = "", code: str = "syntax") -> None:
         super().__init__(message)
         self.problem = Problem(at, code, message, hint)
+
+
+def given_twice(name: str, at: Location, first: Location, problems: list[Problem] | None) -> None:
+    """Report a key that a map has already; without a place to report to, raises Unreadable."""
+    hint = f"it stands on line {first.line} already; keep one of them"
+    fault = Unreadable(at, f"the key `{shown(name)}` is given twice", hint, "duplicate_key")
+    if problems is None:
+        raise fault
+    problems.append(fault.problem)
 
 
 class Budget:

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from tickwork.formats.tree import Budget, Plain, Tree, Unreadable, number
-from tickwork.model.problems import Location
+from tickwork.formats.tree import Budget, Plain, Tree, Unreadable, given_twice, number
+from tickwork.model.problems import Location, Problem
 from tickwork.model.validation import shown
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -23,15 +23,18 @@ _BASED = re.compile(r"0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
 _INFINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
-def read_yaml(text: str, file: str = "") -> Tree:
-    """The tree of a YAML text; an empty one is an empty mapping. Raises Unreadable at the first fault."""
+def read_yaml(text: str, file: str = "", problems: list[Problem] | None = None) -> Tree:
+    """The tree of a YAML text; an empty one is an empty mapping. Raises Unreadable at the first fault.
+
+    With `problems`, a key given twice is added to them, and the first one stays.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the parser warns of what is refused here anyway
         try:
-            return _Builder(YAML(typ="safe", pure=True).parse(text), text, file).document()
+            return _Builder(YAML(typ="safe", pure=True).parse(text), text, file, problems).document()
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             at = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file)
@@ -53,8 +56,8 @@ def _hint(said: str) -> str:
 class _Builder:
     """Makes the tree of one document from the parser's events."""
 
-    def __init__(self, events: Iterator[Any], text: str, file: str) -> None:
-        self.events, self.text, self.file = events, text, file
+    def __init__(self, events: Iterator[Any], text: str, file: str, problems: list[Problem] | None) -> None:
+        self.events, self.text, self.file, self.problems = events, text, file, problems
         self.budget = Budget()
 
     def document(self) -> Tree:
@@ -118,8 +121,9 @@ class _Builder:
                 hint = "write the entries out where they are needed"
                 raise Unreadable(key.at, "the merge key `<<` is not allowed here", hint, "yaml_merge_key")
             if name in parts:
-                hint = f"it stands on line {keys[name].line} already; keep one of them"
-                raise Unreadable(key.at, f"the key `{shown(name)}` is given twice", hint, "duplicate_key")
+                given_twice(name, key.at, keys[name], self.problems)
+                self.value(next(self.events), depth + 1)
+                continue
             keys[name] = key.at
             parts[name] = self.value(next(self.events), depth + 1)
         return Tree(parts, at, keys)

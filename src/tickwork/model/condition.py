@@ -50,7 +50,8 @@ class Condition:
             raise _explain(error) from None
         kind = self._expression.return_type().name()
         if kind not in ("BOOL", "DYN"):
-            raise ConditionError(f"the condition is {kind.lower()}, not true or false", 1, 1)
+            what = _TYPES.get(kind.lower(), kind.lower())
+            raise ConditionError(f"the condition is {what}, not true or false", 1, 1)
         self.reads_result = bool(re.search(r"\b(result|route)\b", text))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
@@ -62,9 +63,10 @@ class Condition:
         outcome = self._expression.eval(data={**values, "route": route_of(result)})
         value = outcome.value()
         if outcome.type().name() == "ERROR":
-            raise ConditionError(f"condition `{self.text}` failed: {value}")
+            raise ConditionError(f"condition `{self.text}` failed: {_plainly(str(value), self.text)}")
         if not isinstance(value, bool):
-            raise ConditionError(f"condition `{self.text}` gave {outcome.type().name().lower()}, not true or false")
+            what = _TYPES.get(kind := outcome.type().name().lower(), kind)
+            raise ConditionError(f"condition `{self.text}` gave {what}, not true or false")
         return value
 
 
@@ -102,4 +104,64 @@ def _explain(error: RuntimeError) -> ConditionError:
         # For `name.field` the engine points at the dot.
         column = max(1, column - len(unknown[1])) if f"'{unknown[1]}." in told else column
         told = f"unknown name `{unknown[1]}`; a condition knows {', '.join(VARIABLES)}"
+    elif call := re.search(r"no matching overload for '(\S+)' applied to '(.*)'", told):
+        told = _mismatch(call[1], call[2])
+    told = re.sub(r" expecting .*", "", told).replace("mismatched input '<EOF>'", "the expression breaks off here")
     return ConditionError(told, line, column)
+
+
+# The engine's words for types, as CEL itself writes them.
+_TYPES = {"int64": "int", "uint64": "uint", "null_type": "null", "*error*": "an error"}
+_SIGN = re.compile(r"_?(@in|[-+*/%<>=!&|]+)_?|_\[_\]|_\?_:_")
+_SPECIAL = {
+    "<jump_condition>": "what stands before `?` is not true or false",
+    "<iter_range>": "all, exists, map and filter go through a list or a map only",
+    "@in": "`in` looks into a list or a map only",
+    "_&&_": "`&&` takes only true and false",
+    "_||_": "`||` takes only true and false",
+    "!_": "`!` takes only true and false",
+}
+
+
+def _plainly(said: str, text: str) -> str:
+    """What the engine says of a failed evaluation, in words of the condition `text`."""
+    said = re.sub(r"^(?:[A-Z_]+: )+", "", said)
+    if found := re.fullmatch(r'Key not found in map : "?(.*?)"?', said, re.DOTALL):
+        return _no_field(found[1], text)
+    if found := re.fullmatch(r"Invalid container type: '(\w+)'", said):
+        return f"`[..]` looks into a list or a map only, not {found[1]}"
+    if "Applying SELECT to non-message type" in said:
+        return "a field is asked of a value that has no fields; has(..) does not help there, `type(..) == map` does"
+    if found := re.fullmatch(r"Index error: index=(-?\d+) size=(\d+)", said):
+        return f"there is no item {found[1]} in a list of {found[2]} (the first one is 0)"
+    if found := re.fullmatch(r"No matching overloads found : (.*)", said):
+        whole = found[1]
+        if whole in _SPECIAL:
+            return _SPECIAL[whole]
+        if call := re.fullmatch(r"\((.*?)\)\.(\w+)\((.*)\)", whole):
+            return _mismatch(call[2], ", ".join(part for part in (call[1], call[3]) if part))
+        if call := re.fullmatch(r"([^\s(]+)\((.*)\)", whole):
+            return _mismatch(call[1], call[2])
+    return said
+
+
+def _no_field(name: str, text: str) -> str:
+    """`result` has no field `x`: whose field it is stands in the condition, if it is written out there."""
+    asked = re.search(rf"((?:\w+\.)*\w+)(?:\.{re.escape(name)}\b|\[[\"']{re.escape(name)}[\"']\])", text)
+    if asked is None:
+        return f"a map has no field `{name}`"
+    return f"`{asked[1]}` has no field `{name}`; `has({asked[1]}.{name})` asks whether it is there"
+
+
+def _mismatch(call: str, types: str) -> str:
+    """What cannot be done with values of these types."""
+    types = types.strip("()")
+    named = [_TYPES.get(word, word) for word in types.split(", ")]
+    if call in _SPECIAL:
+        return f"{_SPECIAL[call]}, not {' and '.join(dict.fromkeys(named))}" if types else _SPECIAL[call]
+    sign = _SIGN.fullmatch(call)
+    if sign is None:
+        return f"`{call}` cannot take {' and '.join(named)}"
+    if len(named) == 2 and call in ("_<_", "_<=_", "_>_", "_>=_", "_==_", "_!=_"):
+        return f"`{sign[1]}` cannot compare {named[0]} with {named[1]}"
+    return f"`{sign[1] or call.replace('_', '')}` cannot be used on {' and '.join(named)}"

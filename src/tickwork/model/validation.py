@@ -8,7 +8,6 @@ not asked here; that needs user code.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -17,10 +16,26 @@ from typing import Any
 
 import msgspec
 
+from tickwork.model.answer_schema import default_fault, schema_faults
 from tickwork.model.condition import ConditionError, compile_condition
 from tickwork.model.graph import END, START, AgentGraph, Edge, Join, Node
 from tickwork.model.ids import NAME
 from tickwork.model.problems import Location, Problem
+from tickwork.model.typed import sound_graph
+from tickwork.model.words import CONTROL, nearest, shown
+
+__all__ = [
+    "FROM_EDGES",
+    "LONGEST",
+    "MAX_GUESSES",
+    "MAX_NODES",
+    "VERSION",
+    "SourceMap",
+    "TextStart",
+    "nearest",
+    "shown",
+    "validate",
+]
 
 MAX_NODES = 10_000
 """Nodes of one graph: as many as one PlanExecution may open branches."""
@@ -45,7 +60,6 @@ FROM_EDGES = frozenset(
 )
 """Codes that are drawn from the edges as a whole, and mean nothing when some edges could not be read."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _RULES = "letters, digits, `_` and `-`, a letter first, at most 128 characters"
 _WORKS = ("run", "human", "signal", "timer", "child")
 
@@ -108,31 +122,18 @@ class SourceMap:
         return Location(at.file, at.line + line - 1, start.indent + column - 1)
 
 
-def shown(text: str) -> str:
-    """A word of somebody else's, fit for a message: cut, and without control characters."""
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text).replace("\n", "\\n")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known name that `word` was probably meant to be, or the empty string."""
-    if not word or len(word) > 128:
-        return ""
-    names = {name.lower(): name for name in known}
-    found = names.get(word.lower()) or next(iter(difflib.get_close_matches(word.lower(), names, 1, 0.6)), "")
-    return names.get(found, found)
-
-
 def validate(graph: AgentGraph, sources: SourceMap | None = None) -> list[Problem]:
     """Every problem of the graph, in the order of their places. An empty list: the graph can be run."""
     check = _Check(graph, sources or SourceMap())
-    if check.types():
-        check.header()
-        for index, node in enumerate(graph.nodes):
-            check.node(index, node)
-        check.edges()
-        check.paths()
-    return sorted(check.problems, key=lambda problem: problem.location)
+    doubtful = check.types()
+    check.header()
+    for index, node in enumerate(check.graph.nodes):
+        check.node(index, node)
+    check.edges()
+    check.paths()
+    return sorted(
+        (found for found in check.problems if found.code not in doubtful), key=lambda problem: problem.location
+    )
 
 
 class _Check:
@@ -157,15 +158,22 @@ class _Check:
 
     # -- the graph as a whole
 
-    def types(self) -> bool:
-        """Whether every field has the type it should have: Python code may put anything anywhere."""
-        try:
-            msgspec.convert(msgspec.to_builtins(self.graph), AgentGraph)
-        except (msgspec.ValidationError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            hint = "see docs/formats.md for what each field holds"
-            self.say("bad_type", self.sources.graph(), f"the graph holds a value of a wrong type: {error}", hint)
-            return False
-        return True
+    def types(self) -> set[str]:
+        """Report what has a wrong type, and go on with a graph that has none; returns the codes now in doubt."""
+
+        graph = self.graph
+
+        def told(path: str, wrong: str, hint: str) -> None:
+            kind, *rest = path.split(".", 2)
+            part = getattr(graph, kind)[int(rest[0])] if rest else graph
+            name = part.name if isinstance(part, Node) and isinstance(part.name, str) else ""
+            subject = f"{part.source} -> {part.target}" if isinstance(part, Edge) else name
+            owner = f"`{shown(subject)}`" if subject else f"{kind[:-1]} {int(rest[0]) + 1}" if rest else "the graph"
+            what = f"`{rest[1]}` of {owner}" if len(rest) > 1 else owner if rest else f"`{kind}` of the graph"
+            self.say("bad_type", self.sources.field(path, node=name), f"{what} {wrong}", hint, shown(subject))
+
+        self.graph, doubtful = sound_graph(self.graph, told)
+        return doubtful
 
     def header(self) -> None:
         graph = self.graph
@@ -186,7 +194,7 @@ class _Check:
             self.say("too_many_nodes", self.sources.graph(), message, hint)
 
     def text(self, value: str, path: str, what: str, node: str = "") -> bool:
-        found = _CONTROL.search(value)
+        found = CONTROL.search(value)
         if found:
             message = f"{what} has the character U+{ord(found[0]):04X}, which cannot be shown"
             place = self.sources.field(path, node=node)
@@ -288,13 +296,16 @@ class _Check:
         schema = node.human.answer_schema
         if schema is None:
             return
-        path, fault = _schema_fault(schema)
-        if fault:
-            message = f"the answer_schema of `{shown(node.name)}` is no JSON Schema: {fault}"
-            field = ".".join(["human.answer_schema", *path])
-            self.say_node("bad_answer_schema", index, field, message, "see JSON Schema, draft 2020-12")
-        elif node.human.default is not msgspec.UNSET and (fault := _default_fault(schema, node.human.default)):
-            message = f"the default answer of `{shown(node.name)}` breaks its own answer_schema: {fault}"
+        faults = schema_faults(schema)
+        for fault in faults:
+            message = f"the answer_schema of `{shown(node.name)}` cannot be used: {fault.message}"
+            self.say_node(
+                "bad_answer_schema", index, ".".join(["human.answer_schema", *fault.path]), message, fault.hint
+            )
+        if faults or node.human.default is msgspec.UNSET:
+            return
+        if wrong := default_fault(schema, node.human.default):
+            message = f"the default answer of `{shown(node.name)}` breaks its own answer_schema: {shown(wrong)}"
             self.say_node("bad_default", index, "human.default", message, "change the default, or the schema")
 
     # -- edges
@@ -472,30 +483,6 @@ def _reach(begin: Iterable[str], follow: Mapping[str, list[str]]) -> set[str]:
                 found.add(name)
                 waiting.append(name)
     return found
-
-
-def _schema_fault(schema: dict[str, Any]) -> tuple[list[str], str]:
-    """Where a JSON Schema is broken and how; two empty values when it is sound."""
-    import jsonschema
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        return [str(part) for part in error.absolute_path], shown(error.message)
-    except Exception as error:  # noqa: BLE001 - a pattern may break the engine that tries it: that is the schema's fault
-        return [], shown(f"{type(error).__name__}: {error}")
-    return [], ""
-
-
-def _default_fault(schema: dict[str, Any], default: Any) -> str:
-    """How a default answer breaks its schema. References and patterns are left to the time of the answer: a hostile
-    file could make them run for ever."""
-    import jsonschema
-
-    if re.search(r'"(\$ref|\$dynamicRef|pattern|patternProperties)":', json.dumps(schema)):
-        return ""
-    error = next(jsonschema.Draft202012Validator(schema).iter_errors(default), None)
-    return shown(error.message) if error else ""
 
 
 def _subject(edge: Edge) -> str:

@@ -48,6 +48,8 @@ class BoundGraph(msgspec.Struct, frozen=True, kw_only=False):
 def load_graph(spec: str) -> BoundGraph:
     """Loads what `spec` names. Raises GraphInvalid with every problem, NotFound when nothing is there."""
     path = Path(spec)
+    if path.is_dir() and (only := _only_python(path)):
+        path, spec = only, str(only)
     if path.exists() and path.suffix != ".py":
         return _from_file(path)
     where, attribute = (spec, "") if path.exists() else split(spec)
@@ -74,6 +76,14 @@ def load_graph(spec: str) -> BoundGraph:
         raise GraphInvalid([fault.problem]) from None
 
 
+def _only_python(folder: Path) -> Path | None:
+    """The one Python file that makes a graph, in a directory that has no graph file."""
+    from tickwork.formats.directory import graph_files, python_graphs
+
+    found = [] if graph_files(folder) else python_graphs(folder)
+    return found[0] if len(found) == 1 else None
+
+
 def _from_file(path: Path) -> BoundGraph:
     from tickwork.formats import read_graph
 
@@ -81,7 +91,7 @@ def _from_file(path: Path) -> BoundGraph:
     problems = list(read.problems)
     implementations: dict[str, Implementation] = {}
     if read.graph is not None:
-        implementations = _resolved(read.graph, read.base, read.sources, problems)
+        implementations = _resolved(read.graph, read.base, read.sources, problems, in_folder=path.is_dir())
     if problems or read.graph is None:
         raise GraphInvalid(sorted(problems))
     return BoundGraph(read.graph, implementations, str(path.resolve()), read.base.resolve())
@@ -98,16 +108,25 @@ def bind(graph: AgentGraph, base: Path, source: str = "") -> BoundGraph:
     return BoundGraph(graph, implementations, source, base.resolve())
 
 
-def _resolved(graph: AgentGraph, base: Path, sources: Any, problems: list[Problem]) -> dict[str, Implementation]:
+def _resolved(
+    graph: AgentGraph, base: Path, sources: Any, problems: list[Problem], *, in_folder: bool = False
+) -> dict[str, Implementation]:
+    from tickwork.formats.directory import missing_code
+
     found: dict[str, Implementation] = {}
+    told = {problem.subject for problem in problems if problem.code == "no_implementation"}
     for index, node in enumerate(graph.nodes):
         if not node.runs_code:
             continue
         at = sources.field(f"nodes.{index}.run", node=node.name)
         what = "Task" if node.kind == "task" else "Plan"
+        if node.name in told:
+            continue
         if not node.run:
             hint = "add `run: package.module:function`, or `run: file.py:function` relative to the graph's file"
             message = f"{what} `{node.name}` has no implementation"
+            if in_folder:
+                message, hint = missing_code(node.kind, node.name)
             problems.append(Problem(at, "no_implementation", message, hint, node.name))
             continue
         try:
