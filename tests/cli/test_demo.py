@@ -49,5 +49,10 @@ def test_without_a_terminal_it_takes_the_shipped_answers_and_says_so(cli: Cli, e
     assert used["tokens_used"] >= 45
 
 
+def test_the_document_has_the_accepted_code(cli: Cli, endpoint: str) -> None:
+    ran = cli("demo", "--json", "--quiet", "--model", "planted", OPENAI_BASE_URL=endpoint, NO_PROXY="*")
+    assert (ran.json["status"], ran.json["code"]) == ("COMPLETED", CODE.rstrip())
+
+
 def test_an_example_that_is_not_there(cli: Cli) -> None:
     assert "`make demo`" in cli("demo", "nowhere", code=2).err

@@ -92,6 +92,9 @@ def test_labels_and_tenants_are_kept_apart(cli: Cli, approval: str) -> None:
     assert [one["labels"] for one in cli("lifetimes", "list", "--label", "team=red", "--json").json] == [
         {"team": "red", "n": "1"}
     ]
+    both = ("--label", "team=red", "--label", "n=1")
+    assert len(cli("lifetimes", "list", *both, "--limit", "1", "--json").json) == 1
+    assert cli("lifetimes", "list", *both[:3], "n=2", "--json").json == []
     assert len(cli("lifetimes", "list", "--json").json) == 2
     (other,) = cli("lifetimes", "list", "--tenant", "acme", "--json").json
     cli("lifetimes", "show", other["lifetime_id"], code=13)

@@ -16,7 +16,10 @@ from tickwork.cli import output
 from tickwork.cli.answers import Answers, NoAnswer
 from tickwork.cli.asking import Form, Keyboard, interactive
 from tickwork.cli.progress import Progress, open_progress
+from tickwork.cli.standing import open_children
+from tickwork.cli.streams import authors_turn
 from tickwork.errors import AlreadyEnded, AnswerRefused
+from tickwork.model.contract import usd
 from tickwork.model.records import Event, Execution
 
 if TYPE_CHECKING:
@@ -28,8 +31,13 @@ if TYPE_CHECKING:
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
     from tickwork.service import Outcome, Service
 
-EXIT_BY_STATUS = {"COMPLETED": 0, "FAILED": 10, "ABORTED": 11, "PAUSED": 12, "WAITING": 12}
+REASONED = ("PAUSED", "FAILED", "ABORTED")
+"""States that a reason belongs to. A lifetime that was paused and went on keeps the pause's reason in its row."""
+EXIT_BY_STATUS = {"COMPLETED": 0, "FAILED": 10, "ABORTED": 11, "PAUSED": 12, "WAITING": 12, "RUNNING": 12}
+"""RUNNING is how a lifetime stands that only waits for its children, which wait for somebody."""
 INTERRUPTED = 130
+MOMENT = 0.2
+"""Seconds that a pause may take before it is worth a word."""
 
 
 def document(outcome: Outcome) -> dict[str, Any]:
@@ -41,7 +49,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "result": outcome.result,
         "executions": outcome.executions,
         "tokens_used": outcome.tokens_used,
-        "cost_usd": f"{outcome.cost_usd:f}",
+        "cost_usd": usd(int(outcome.cost_usd * 1_000_000_000)),
         "duration_ms": outcome.duration_ms,
     }
 
@@ -54,6 +62,9 @@ class Carry:
     wait: bool = False
     quiet: bool = False
     by: str = ""
+    """Whose answers these are; empty: the person at this machine."""
+    elsewhere: bool = False
+    """Another process runs it: here it is only shown."""
     lifetime: Lifetime | None = None
     tally: Tally | None = None
     missing: str = ""
@@ -62,13 +73,14 @@ class Carry:
     _opened: asyncio.Event = field(default_factory=asyncio.Event)
     _asking: tuple[str, asyncio.Event] | None = None
     _form: Form | None = None
+    _pausing_said: bool = False
 
     async def to_the_end(self, service: Service, lifetime: Lifetime, graph: AgentGraph | None) -> Outcome:
         """Returns when the lifetime has ended, is paused, or waits for somebody who is not here."""
         from tickwork.clock import SystemClock
 
         self.lifetime = lifetime
-        if interactive():
+        if interactive() and not self.elsewhere:
             self._form = Form(output.err(), Keyboard())
         async with open_progress(lifetime, graph, output.err(), SystemClock(), quiet=self.quiet) as view:
             self.tally = view.tally
@@ -83,7 +95,10 @@ class Carry:
                     await following
         self.lifetime = last
         outcome = await service.result(last.lifetime_id, tenant=last.tenant_id)
-        outcome.reason = outcome.reason or self._why_it_stands(last.status)
+        outcome.reason = reason_of(outcome.status, outcome.reason) or self._why_it_stands(outcome.status)
+        if outcome.status == "RUNNING":
+            children = await open_children(service, last)
+            outcome.reason = "waits for " + ", ".join(f"lifetime {one.lifetime_id} ({one.status})" for one in children)
         return outcome
 
     async def _follow(self, service: Service, view: Progress) -> None:
@@ -98,25 +113,28 @@ class Carry:
                 if self.answers is not None:
                     self.answers.see(entry)
                 self._opened.set()
+            elif item.type == "paused":
+                self._opened.set()
             if view.tally.ended:
                 return
 
     async def _settle(self, service: Service, view: Progress, following: asyncio.Task[None]) -> Lifetime:
-        """Answers what is asked until nothing is left to do here."""
-        lifetime = self._subject
+        """Answers what is asked until nothing is left to do here.
+
+        Only the Service says that a lifetime has settled: one that is PAUSED may still have work in flight here.
+        """
         stuck = False
         while True:
-            last = await self._next_turn(service, "ended" if stuck else "settled", following)
+            last, settled = await self._next_turn(service, "ended" if stuck else "settled", following)
             if last.ended:
                 return last
-            questions = await service.questions(tenant=lifetime.tenant_id, lifetime_id=lifetime.lifetime_id)
             answered = 0
-            for question in questions:
-                if last.status != "PAUSED":
+            if last.status != "PAUSED" and not self.elsewhere:
+                for question in await service.questions(tenant=last.tenant_id, lifetime_id=last.lifetime_id):
                     answered += await self._answer(service, question, view)
             if answered:
                 stuck = False
-            elif last.status in ("WAITING", "PAUSED"):
+            elif settled:
                 if not self.wait:
                     return last
                 stuck = True  # somebody else has to move it; a new question wakes this loop again
@@ -127,8 +145,8 @@ class Carry:
             raise RuntimeError("no lifetime is carried")
         return self.lifetime
 
-    async def _next_turn(self, service: Service, until: str, following: asyncio.Task[None]) -> Lifetime:
-        """Waits until the lifetime settles or opens a question."""
+    async def _next_turn(self, service: Service, until: str, following: asyncio.Task[None]) -> tuple[Lifetime, bool]:
+        """Waits until the lifetime settles (then True), opens a question, or is being paused."""
         lifetime = self._subject
         settled = asyncio.ensure_future(service.wait(lifetime.lifetime_id, tenant=lifetime.tenant_id, until=until))
         opened = asyncio.ensure_future(self._opened.wait())
@@ -137,6 +155,10 @@ class Carry:
             waiting.add(following)
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            last = await service.get(lifetime.lifetime_id, tenant=lifetime.tenant_id)
+            if last.status == "PAUSED":
+                await asyncio.wait({settled}, timeout=MOMENT)
+                self._say_pausing(settled.done() or until == "ended")
         finally:
             opened.cancel()
             if not settled.done():
@@ -145,8 +167,13 @@ class Carry:
             following.result()  # a view that cannot read the log any more ends the command with that error
         self._opened.clear()
         if settled.done() and not settled.cancelled():
-            return settled.result()
-        return await service.get(lifetime.lifetime_id, tenant=lifetime.tenant_id)
+            return settled.result(), True
+        return last, False
+
+    def _say_pausing(self, settled: bool) -> None:
+        if not settled and not self._pausing_said:
+            self._pausing_said = True
+            output.say("pausing: waiting for what is in flight", "yellow")
 
     async def _answer(self, service: Service, question: Question, view: Progress) -> bool:
         """Answers one question from the file or by asking; whether it is answered now."""
@@ -166,12 +193,17 @@ class Carry:
 
     async def _answer_from_file(self, service: Service, question: Question, payload: Any) -> bool:
         source = self.answers.source if self.answers is not None else ""
+        by = self.by or user()
         try:
-            await self._give(service, question, payload, by=f"file {source}")
+            await self._give(service, question, payload, by=by)
         except AnswerRefused as error:
+            mend = "mend the file, then"
+            if question.who and by not in question.who:
+                mend = f"say whose answers they are (--by {question.who[0]})"
             raise AnswerRefused(
                 f"{source}: the answer for `{question.node}` is refused: {error}\n"
-                f"    The lifetime waits; mend the file, then: tickwork lifetimes resume {question.lifetime_id}"
+                f"    The lifetime waits; {mend}: tickwork lifetimes resume {question.lifetime_id} --answers {source}"
+                + (f" --by {question.who[0]}" if mend.startswith("say") else "")
             ) from None
         return True
 
@@ -229,7 +261,7 @@ class Carry:
             result=None,
             executions=tally.executions if tally else 0,
             tokens_used=tally.tokens if tally else 0,
-            cost_usd=Decimal(tally.cost_nano_usd if tally else 0).scaleb(-9),
+            cost_usd=Decimal(tally.cost_nano_usd if tally else 0).scaleb(-9).normalize(),
             duration_ms=(SystemClock().now() - last.created_at) / 1_000,
         )
 
@@ -241,6 +273,11 @@ class Carry:
             return self.tally.reason or None
         awaited = [_awaited(data) for data in self.tally.waiting.values()]
         return "waits for " + ", ".join(awaited) if awaited else None
+
+
+def reason_of(status: str, reason: str | None) -> str | None:
+    """The reason that a lifetime's row shows, when it belongs to this state."""
+    return reason if status in REASONED else None
 
 
 def user() -> str:
@@ -269,7 +306,8 @@ def conduct(
 ) -> int:
     """Runs `work` on a loop, prints how it ended (a COMPLETED one as `on_completed` likes), returns the exit code."""
     try:
-        outcome = asyncio.run(work)
+        with authors_turn():
+            outcome = asyncio.run(work)
     except KeyboardInterrupt:
         return interrupted(carry, place, json=json)
     if on_completed is not None and outcome.status == "COMPLETED":
@@ -280,6 +318,8 @@ def conduct(
 
 def finish(outcome: Outcome, carry: Carry, place: Place, *, json: bool) -> int:
     """Prints the ending: the result on stdout, the rest on stderr."""
+    if outcome.status == "COMPLETED":
+        outcome.reason = None  # of a pause that is over
     if json:
         output.emit_json(document(outcome))
     elif outcome.status == "COMPLETED":
@@ -335,13 +375,17 @@ def next_steps(outcome: Outcome, carry: Carry, place: Place) -> list[str]:
     if outcome.status != "WAITING":
         return []
     lines = [f"    {carry.missing}."] if carry.missing else []
+    answers = by = ""
     for data in carry.tally.waiting.values() if carry.tally else ():
         if data.get("on") == "signal":
             lines.append(f"    Signal: tickwork lifetimes signal {one} {data.get('name')} --payload JSON{where}")
         else:
             lines.append(f"    {data.get('node')} asks: {output.one_line(data.get('prompt') or '', 100)}")
-            lines.append(f"    Answer: tickwork lifetimes answer {one} ANSWER --node {data.get('node')}{where}")
-    return [*lines, f"    Go on:  tickwork lifetimes resume {one} --answers FILE{where}"]
+            who = f" --by {data['who'][0]}" if data.get("who") else ""
+            lines.append(f"    Answer: tickwork lifetimes answer {one} ANSWER --node {data.get('node')}{who}{where}")
+            answers = " --answers FILE"
+            by = by or who
+    return [*lines, f"    Go on:  tickwork lifetimes resume {one}{answers}{by}{where}"]
 
 
 def flags(place: Place) -> str:

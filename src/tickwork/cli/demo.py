@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from tickwork.cli import output
 from tickwork.cli.failure import Refusal
-from tickwork.cli.options import HERE, Json, Place, flag
+from tickwork.cli.options import HERE, By, Json, Place, flag
 from tickwork.cli.run import Quiet
+
+if TYPE_CHECKING:
+    from tickwork.service import Service
 
 EXAMPLE = Path("examples", "coding_agent")
 EXTRAS = {
@@ -32,6 +34,7 @@ def demo(
     ] = False,
     model: Annotated[str | None, Parameter(help="The model's name at OPENAI_BASE_URL.")] = None,
     quiet: Quiet = False,
+    by: By = "",
     json: Json = False,
     place: Place = HERE,
 ) -> int:
@@ -39,8 +42,8 @@ def demo(
     from tickwork.cli.answers import read_answers
     from tickwork.cli.asking import interactive
     from tickwork.cli.carry import Carry, conduct, document, flags, summary
-    from tickwork.cli.reach import start
-    from tickwork.sdk.loading import load_graph
+    from tickwork.cli.reach import opened, start_in
+    from tickwork.cli.streams import load
     from tickwork.service import Outcome
 
     folder = find_example(path)
@@ -49,14 +52,25 @@ def demo(
         os.environ["TICKWORK_MODEL"] = model
     answers = None if interactive() and not shipped else folder / "answers.yaml"
     _announce(folder, answers)
-    carry = Carry(answers=read_answers(answers) if answers else None, quiet=quiet)
-    work = start(place, load_graph(str(folder)), None, carry, labels={"demo": "coding_agent"}, idempotency_key=None)
+    carry = Carry(answers=read_answers(answers) if answers else None, quiet=quiet, by=by)
+
+    accepted: dict[str, str] = {}
+
+    async def work() -> Outcome:
+        bound = load(folder)
+        labels = {"demo": "coding_agent"}
+        async with opened(place) as runtime:
+            outcome = await start_in(runtime, place, bound, None, carry, labels=labels, idempotency_key=None)
+            if outcome.status == "COMPLETED":
+                accepted["code"] = await accepted_code(runtime.service, outcome.lifetime_id, place.tenant)
+            return outcome
 
     def show(outcome: Outcome) -> None:
+        code = accepted.get("code", "")
         if json:
-            output.emit_json(document(outcome))
+            output.emit_json({**document(outcome), "code": code})
         else:
-            _show_code(asyncio.run(accepted_code(place, outcome.lifetime_id)), outcome.result)
+            _show_code(code, outcome.result)
         output.err().print(summary(outcome), soft_wrap=not output.err().is_terminal)
         one, where = outcome.lifetime_id, flags(place)
         output.say("Look further:")
@@ -64,7 +78,7 @@ def demo(
         output.say(f"    tickwork lifetimes log {one}{where}     # every step, in order")
         output.say(f"    tickwork graph show {folder}    # the graph")
 
-    return conduct(work, carry, place, json=json, on_completed=show)
+    return conduct(work(), carry, place, json=json, on_completed=show)
 
 
 def find_example(path: Path | None) -> Path:
@@ -106,7 +120,7 @@ def _check_model() -> None:
 
 
 def _announce(folder: Path, answers: Path | None) -> None:
-    endpoint = os.environ.get("OPENAI_BASE_URL") or "a small language model in this process"
+    endpoint = os.environ.get("OPENAI_BASE_URL") or "a small language model on this machine"
     output.say(f"The coding agent of {folder} writes a Python function, tests it, and asks whether you accept it.")
     output.say(f"It asks {endpoint}; two coders work side by side, and a refused or failing draft is refined.")
     if answers is None:
@@ -116,25 +130,23 @@ def _announce(folder: Path, answers: Path | None) -> None:
     output.say("")
 
 
-async def accepted_code(place: Place, lifetime_id: str) -> str:
+async def accepted_code(service: Service, lifetime_id: str, tenant: str) -> str:
     """The code that the accepted branch came with: the last result before the end that has a field `code`."""
     from tickwork.cli.lifetimes import entries
-    from tickwork.cli.reach import reading
     from tickwork.model.records import Execution
 
     last: dict[str, str] = {}
     branches: dict[str, str] = {}
-    async with reading(place) as service:
-        one = await service.get(lifetime_id, tenant=place.tenant)
-        async for entry in entries(service, one):
-            item = entry.entry
-            if isinstance(item, Execution):
-                branches[item.exec_id] = item.branch
-                value = await service.value(item.result, tenant=place.tenant)
-                if isinstance(value, dict) and isinstance(value.get("code"), str):
-                    last[item.branch] = value["code"]
-            elif item.type == "completed":
-                return last.get(branches.get(str(item.data.get("exec_id")), ""), "")
+    one = await service.get(lifetime_id, tenant=tenant)
+    async for entry in entries(service, one):
+        item = entry.entry
+        if isinstance(item, Execution):
+            branches[item.exec_id] = item.branch
+            value = await service.value(item.result, tenant=tenant)
+            if isinstance(value, dict) and isinstance(value.get("code"), str):
+                last[item.branch] = value["code"]
+        elif item.type == "completed":
+            return last.get(branches.get(str(item.data.get("exec_id")), ""), "")
     return ""
 
 

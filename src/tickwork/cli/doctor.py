@@ -21,12 +21,15 @@ from tickwork.errors import TickworkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tickwork.model.lifetime import Lifetime
+
 LIBRARIES = ("cel-expr-python", "cyclopts", "jsonschema", "msgspec", "pydantic", "rich", "ruamel.yaml")
 OLDEST_SQLITE = (3, 35, 0)
 """The first version with RETURNING."""
 LITTLE_SPACE = 256 * 1024 * 1024
 GLYPH = {"ok": ("✓", "green"), "note": ("·", "dim"), "bad": ("✗", "red")}
 FINDINGS = 4
+LEFT_BEHIND_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def examine(place: Place) -> Iterator[Finding]:
         ("home", lambda: _home(home)),
         ("holder", lambda: _holder(home)),
         ("store", lambda: _store(place, home)),
+        ("left behind", lambda: _left_behind(place, home)),
         ("examples", _examples),
     )
     for name, check in checks:
@@ -112,7 +116,9 @@ def _sqlite() -> Iterator[Finding]:
 
 def _home(home: Path) -> Iterator[Finding]:
     if home.exists() and not home.is_dir():
-        yield Finding("home", "bad", f"{home} is no folder", "Name another one: --home DIR or TICKWORK_HOME.")
+        yield Finding(
+            "home", "bad", f"{home} is a file, not a folder", "Name another one: --home DIR or TICKWORK_HOME."
+        )
         return
     folder = next(one for one in (home, *home.parents) if one.is_dir())
     if not os.access(folder, os.W_OK):
@@ -183,6 +189,32 @@ def _store(place: Place, home: Path) -> Iterator[Finding]:
         yield Finding(f"store {fact}", "ok", value)
 
 
+def _left_behind(place: Place, home: Path) -> Iterator[Finding]:
+    """Lifetimes that are to run while nobody runs on the home."""
+    from tickwork.cli.reach import left_behind, reading
+    from tickwork.ports import LifetimeQuery
+
+    async def look() -> list[Lifetime]:
+        async with reading(place) as service:
+            return await service.list(LifetimeQuery(statuses=("PENDING", "RUNNING"), limit=100), tenant=place.tenant)
+
+    if place.profile == "test" or not home.is_dir():
+        return
+    try:
+        found = [one for one in asyncio.run(look()) if left_behind(place, one)]
+    except TickworkError:
+        return  # a home that cannot be read is the finding of another check
+    for one in found[:LEFT_BEHIND_SHOWN]:
+        yield Finding(
+            "left behind",
+            "note",
+            f"lifetime {one.lifetime_id} of {one.graph_name} is {one.status} and nobody runs it",
+            f"tickwork lifetimes resume {one.lifetime_id}",
+        )
+    if len(found) > LEFT_BEHIND_SHOWN:
+        yield Finding("left behind", "note", f"and {len(found) - LEFT_BEHIND_SHOWN} more", "tickwork lifetimes list")
+
+
 def _examples() -> Iterator[Finding]:
     from tickwork.cli.demo import missing_extras
 
@@ -201,6 +233,6 @@ def _print(findings: list[Finding]) -> None:
         glyph, style = GLYPH[finding.state]
         found = Text(finding.found)
         if finding.todo:
-            found.append(f"\n→ {finding.todo}", style="bold" if finding.state == "bad" else "dim")
+            found.append(f"\n→ {output.as_called(finding.todo)}", style="bold" if finding.state == "bad" else "dim")
         rows.add_row(Text(glyph, style=style), Text(finding.check), found)
     output.show(rows)

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tickwork.errors import Conflict, GraphInvalid, TickworkError, UsageError
+from tickwork.errors import AnswerRefused, Conflict, GraphInvalid, TickworkError, UsageError
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -27,6 +27,14 @@ class Refusal(UsageError):
         self.hint = hint
 
 
+class WrongPerson(AnswerRefused):
+    """An answer by somebody who is not asked, with how to say who answers."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class GraphUnavailable(Conflict):
     """A lifetime's graph cannot be loaded as it was: its code is not known, or it has changed since."""
 
@@ -35,15 +43,17 @@ class GraphUnavailable(Conflict):
 
 def report(error: TickworkError, *, as_json: bool) -> int:
     """Prints an error that speaks to a person; returns its exit code."""
+    from tickwork.cli.output import as_called
+
     hint = str(getattr(error, "hint", ""))
     if as_json:
         document: dict[str, Any] = {"code": error.code, "message": str(error), "hint": hint}
         if isinstance(error, GraphInvalid):
             document["problems"] = [problem_json(p) for p in error.problems]
         _print_json({"error": document})
-    print(str(error), file=sys.stderr)
+    print(as_called(str(error)), file=sys.stderr)
     if hint:
-        print(f"    {hint}", file=sys.stderr)
+        print(f"    {as_called(hint)}", file=sys.stderr)
     if debugging():
         traceback.print_exception(error)
     return error.exit_code
@@ -56,15 +66,17 @@ def usage(error: CycloptsError, *, as_json: bool) -> int:
     hint = f"See `{chain} --help`."
     if as_json:
         _print_json({"error": {"code": "invalid_argument", "message": message, "hint": hint}})
-    print(f"{message}\n    {hint}", file=sys.stderr)
+    from tickwork.cli.output import as_called
+
+    print(f"{message}\n    {as_called(hint)}", file=sys.stderr)
     return 2
 
 
-def crash(error: Exception, *, as_json: bool) -> int:
+def crash(error: Exception, *, as_json: bool, home: str = "") -> int:
     """A fault of ours: one line for the person, the traceback into a file; exit code 1."""
     text = "".join(traceback.format_exception(error))
     what = f"{type(error).__name__}: {error}".splitlines()[0]
-    where = _keep(text)
+    where = _keep(text, home)
     message = f"tickwork failed: {what}"
     hint = f"This is a fault of Tickwork. The details are in {where}; please report it with that file."
     if as_json:
@@ -93,13 +105,13 @@ def problem_json(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _keep(text: str) -> str:
+def _keep(text: str, home: str) -> str:
     """Writes a traceback into the home, or into the temporary folder when the home cannot take it."""
     from tickwork.clock import SystemClock
 
     name = f"crash-{SystemClock().now()}.txt"
-    home = Path(os.environ.get("TICKWORK_HOME") or ".tickwork")
-    for folder in (home, Path(tempfile.gettempdir())):
+    named = Path(home or os.environ.get("TICKWORK_HOME") or ".tickwork")
+    for folder in (named, Path(tempfile.gettempdir())):
         try:
             path = folder / name
             path.write_text(text)

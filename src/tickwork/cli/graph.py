@@ -45,8 +45,9 @@ def validate(
 ) -> int:
     """Check a graph; print every problem with its place and how to mend it. Exit code 4 when there is one."""
     found, problems = read(graph)
-    if load and not problems:
-        problems = _problems_of_loading(graph)
+    if load:
+        # Loading finds what reading found, and more.
+        problems = _problems_of_loading(graph) or problems
     if json:
         output.emit_json(
             {
@@ -115,10 +116,18 @@ def convert(
     output_file: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="Write to this file instead of stdout.")
     ] = None,
+    json: Json = False,
 ) -> int:
-    """Write a graph in another format, with everything said that the source only implied."""
+    """Write a graph in another format, with everything said that the source only implied.
+
+    With --json the text comes in a document: graph, digest, format, text (or the file it was written to).
+    """
     found = readable(graph)
     text = _written(found, to)
+    about = {"graph": found.label, "digest": found.digest, "format": to}
+    if output_file is None and json:
+        output.emit_json({**about, "text": text, "file": None})
+        return 0
     if output_file is None:
         output.emit_text(text)
         return 0
@@ -128,6 +137,8 @@ def convert(
         output_file.write_text(text if text.endswith("\n") else text + "\n", "utf-8")
     except OSError as error:
         raise Refusal(f"{output_file} cannot be written: {error.strerror}.") from None
+    if json:
+        output.emit_json({**about, "text": None, "file": str(output_file)})
     output.say(f"{found.label} written to {output_file}")
     return 0
 
@@ -138,9 +149,9 @@ def register(graph: Source, /, *, place: Place = HERE, json: Json = False) -> in
     import asyncio
 
     from tickwork.cli.reach import register_graph
-    from tickwork.sdk.loading import load_graph
+    from tickwork.cli.streams import load
 
-    stored = asyncio.run(register_graph(place, load_graph(graph)))
+    stored = asyncio.run(register_graph(place, load(graph)))
     if json:
         output.emit_json(
             {"name": stored.name, "version": stored.version, "digest": stored.digest, "source": stored.source}
@@ -154,10 +165,10 @@ def register(graph: Source, /, *, place: Place = HERE, json: Json = False) -> in
 def read(source: str) -> tuple[AgentGraph | None, list[Problem]]:
     """The graph behind `source` and its problems. Files are read as text; Python graphs have to be loaded."""
     if _is_python(source):
-        from tickwork.sdk.loading import load_graph
+        from tickwork.cli.streams import load
 
         try:
-            return load_graph(source).graph, []
+            return load(source).graph, []
         except GraphInvalid as error:
             return None, list(error.problems)
     from tickwork.formats import read_graph
@@ -192,10 +203,10 @@ def _is_python(source: str) -> bool:
 
 
 def _problems_of_loading(source: str) -> list[Problem]:
-    from tickwork.sdk.loading import load_graph
+    from tickwork.cli.streams import load
 
     try:
-        load_graph(source)
+        load(source)
     except GraphInvalid as error:
         return list(error.problems)
     return []

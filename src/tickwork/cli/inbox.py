@@ -23,7 +23,7 @@ def inbox(
 ) -> int:
     """Open questions to people, across lifetimes: who is asked what, since when, until when."""
     from tickwork.cli.lifetimes import question_json
-    from tickwork.cli.reach import reading
+    from tickwork.cli.reach import NoHome, reading
 
     async def work() -> list[Question]:
         async with reading(place) as service:
@@ -32,7 +32,12 @@ def inbox(
                 one = (await service.get(lifetime, tenant=place.tenant)).lifetime_id
             return await service.questions(tenant=place.tenant, lifetime_id=one)
 
-    found = [question for question in asyncio.run(work()) if question.on == "human"]
+    try:
+        found = [question for question in asyncio.run(work()) if question.on == "human"]
+    except NoHome:
+        if lifetime is not None:
+            raise
+        found = []
     if jsonl:
         output.emit_lines(question_json(question) for question in found)
     elif json:
@@ -61,4 +66,5 @@ def _print(found: list[Question]) -> None:
     ]
     columns = ("lifetime", "graph", "node", "since", "until", "who", "prompt")
     output.show(output.listing(columns, lines, shrink="prompt"))
-    output.say("Answer: tickwork lifetimes answer LIFETIME ANSWER", "dim")
+    who = " --by WHO" if any(question.who for question in found) else ""
+    output.say(f"Answer: tickwork lifetimes answer LIFETIME ANSWER{who}", "dim")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from cyclopts import App, Parameter
 
 from tickwork.cli import output
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime, Question
     from tickwork.model.records import LogEntry
-    from tickwork.service import Service
+    from tickwork.ports import LifetimeQuery
+    from tickwork.service import Outcome, Service
 
 app = App(name="lifetimes", help="List, read, pause, resume, abort and answer runs.", result_action="return_value")
 for verb in (pause, resume, abort, answer, signal):
@@ -37,7 +39,12 @@ def list_lifetimes(
     *,
     status: Annotated[tuple[Status, ...], Parameter(negative="", help="Only these states; may be given often.")] = (),
     graph: Annotated[str | None, Parameter(help="Only this graph's.")] = None,
-    label: Annotated[str | None, Parameter(help="Only with this label: key=value.")] = None,
+    label: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="", show_default=False, help="Only with this label: key=value; all of them, when given often."
+        ),
+    ] = (),
     before: Annotated[str | None, Parameter(help="Go on after this lifetime id: the next page.")] = None,
     limit: Annotated[int, Parameter(help="At most so many.")] = 50,
     json: Json = False,
@@ -45,51 +52,76 @@ def list_lifetimes(
     place: Place = HERE,
 ) -> int:
     """List lifetimes, newest first."""
-    from tickwork.cli.reach import reading
+    from tickwork.cli.reach import NoHome, reading
     from tickwork.cli.run import read_labels
     from tickwork.ports import LifetimeQuery
 
-    pair = next(iter(read_labels((label,)).items())) if label else None
+    labels = read_labels(label)
     if limit < 1:
         raise Refusal("--limit: at least 1.")
-    query = LifetimeQuery(statuses=status or None, graph=graph, label=pair, before=before, limit=limit)
+    first = next(iter(labels.items()), None)
+    query = LifetimeQuery(statuses=status or None, graph=graph, label=first, before=before, limit=limit)
 
     async def work() -> list[Lifetime]:
         async with reading(place) as service:
-            return await service.list(query, tenant=place.tenant)
+            return await _matching(service, query, labels, place.tenant)
 
-    found = asyncio.run(work())
+    try:
+        found = asyncio.run(work())
+    except NoHome:
+        found = []  # nothing was ever recorded here: an empty list is the truth
     if jsonl:
         output.emit_lines(lifetime_json(one) for one in found)
     elif json:
         output.emit_json([lifetime_json(one) for one in found])
+    elif found:
+        _print_list(found, limit, place)
+    elif status or graph or labels or before:
+        output.say("None matches. All of them: tickwork lifetimes list")
     else:
-        _print_list(found, limit)
+        output.say(f"No lifetimes in {place.home}. Start one: tickwork run GRAPH")
     return 0
+
+
+async def _matching(service: Service, query: LifetimeQuery, labels: dict[str, str], tenant: str) -> list[Lifetime]:
+    """The lifetimes that have all labels: the store looks for one, the others are looked at here, page by page."""
+    found: list[Lifetime] = []
+    while len(found) < query.limit:
+        page = await service.list(query, tenant=tenant)
+        found += [one for one in page if labels.items() <= one.labels.items()]
+        if len(page) < query.limit:
+            break
+        query = msgspec.structs.replace(query, before=page[-1].lifetime_id)
+    return found[: query.limit]
 
 
 @app.command
 def show(lifetime: Id, /, *, json: Json = False, place: Place = HERE) -> int:
     """One lifetime: where it stands, what it used per node, what it waits for."""
+    from tickwork.cli.carry import reason_of
     from tickwork.cli.reach import reading
+    from tickwork.cli.standing import awaited_signal, open_children, print_standing, standing_json
     from tickwork.cli.tally import Tally
 
-    async def work() -> tuple[Lifetime, list[Question], Tally]:
+    async def work() -> tuple[Lifetime, list[Question], Tally, list[Lifetime]]:
         async with reading(place) as service:
             one = await service.get(lifetime, tenant=place.tenant)
             questions = await service.questions(tenant=place.tenant, lifetime_id=one.lifetime_id)
             tally = Tally()
             async for entry in entries(service, one):
                 tally.feed(entry)
-            return one, questions, tally
+            questions += [awaited_signal(one, data) for data in tally.waiting.values() if data.get("on") == "signal"]
+            children = [] if one.ended else await open_children(service, one)
+            return one, questions, tally, children
 
-    one, questions, tally = asyncio.run(work())
+    one, questions, tally, children = asyncio.run(work())
+    one.reason = reason_of(one.status, one.reason)
     if tally.status == one.status:
         one.reason = one.reason or tally.reason or None
     if json:
-        output.emit_json(_show_json(one, questions, tally))
+        output.emit_json(standing_json(one, questions, tally, children))
     else:
-        _print_show(one, questions, tally)
+        print_standing(one, questions, tally, children, place)
     return 0
 
 
@@ -126,15 +158,18 @@ def log(
 
 
 @app.command
-def watch(lifetime: Id, /, *, jsonl: JsonLines = False, place: Place = HERE) -> int:
-    """Follow a lifetime until it ends, from any process. Exit code as `run` has it."""
-    from tickwork.cli.carry import EXIT_BY_STATUS, INTERRUPTED
+def watch(lifetime: Id, /, *, json: Json = False, jsonl: JsonLines = False, place: Place = HERE) -> int:
+    """Follow a lifetime until it ends, from any process. Exit code as `run` has it.
+
+    --json prints how it ended, as `run --json` does; --jsonl every record as it comes, then how it ended.
+    """
+    from tickwork.cli.carry import EXIT_BY_STATUS, INTERRUPTED, document
     from tickwork.cli.progress import open_progress
     from tickwork.cli.reach import reading
     from tickwork.clock import SystemClock
     from tickwork.model.contract import execution_json
 
-    async def work() -> Tally:
+    async def work() -> tuple[Tally, Outcome]:
         async with reading(place) as service:
             one = await service.get(lifetime, tenant=place.tenant)
             graph = await registered_graph(service, one)
@@ -145,12 +180,18 @@ def watch(lifetime: Id, /, *, jsonl: JsonLines = False, place: Place = HERE) -> 
                         output.emit_lines([execution_json(entry, one)])
                     if view.tally.ended:
                         break
-                return view.tally
+            outcome = await service.result(one.lifetime_id, tenant=place.tenant)
+            outcome.reason = outcome.reason if outcome.status != "COMPLETED" else None
+            return view.tally, outcome
 
     try:
-        tally = asyncio.run(work())
+        tally, outcome = asyncio.run(work())
     except KeyboardInterrupt:
         return INTERRUPTED
+    if jsonl:
+        output.emit_lines([document(outcome)])
+    elif json:
+        output.emit_json(document(outcome))
     if not jsonl:
         output.say(
             f"{tally.status}  {output.count(tally.executions, 'execution')}, {tally.tokens:,} tokens, "
@@ -178,6 +219,7 @@ async def entries(
 
 def lifetime_json(one: Lifetime) -> dict[str, Any]:
     """A lifetime for machines."""
+    from tickwork.cli.carry import reason_of
     from tickwork.model.contract import timestamp
 
     return {
@@ -185,7 +227,7 @@ def lifetime_json(one: Lifetime) -> dict[str, Any]:
         "tenant_id": one.tenant_id,
         "graph": {"name": one.graph_name, "version": one.graph_version, "digest": one.graph_digest},
         "status": one.status,
-        "reason": one.reason,
+        "reason": reason_of(one.status, one.reason),
         "labels": one.labels,
         "idempotency_key": one.idempotency_key,
         "created_at": timestamp(one.created_at),
@@ -215,12 +257,19 @@ def question_json(question: Question) -> dict[str, Any]:
     }
 
 
-def _print_list(found: list[Lifetime], limit: int) -> None:
+def _why(one: Lifetime, short: str, place: Place) -> str:
+    """Why a lifetime stands where it stands, for the list; its labels when there is nothing to say."""
+    from tickwork.cli.carry import reason_of
+    from tickwork.cli.reach import LEFT_BEHIND, left_behind
+
+    if left_behind(place, one):
+        return output.as_called(f"{LEFT_BEHIND} {short}")
+    return output.one_line(reason_of(one.status, one.reason) or labels_text(one), 100)
+
+
+def _print_list(found: list[Lifetime], limit: int, place: Place) -> None:
     from tickwork.clock import SystemClock
 
-    if not found:
-        output.say("No lifetimes here. Start one: tickwork run GRAPH")
-        return
     ids, now = output.short_ids([one.lifetime_id for one in found]), SystemClock().now()
     lines: list[output.Line] = [
         {
@@ -229,7 +278,7 @@ def _print_list(found: list[Lifetime], limit: int) -> None:
             "status": output.cell(one.status, output.STATUS_STYLE.get(one.status, "")),
             "started": output.day_time(one.created_at),
             "took": output.span((one.finished_at or now) - one.created_at),
-            "why": output.cell(output.one_line(one.reason or _labels(one), 100), "dim"),
+            "why": output.cell(_why(one, ids[one.lifetime_id], place), "dim"),
         }
         for one in found
     ]
@@ -239,89 +288,9 @@ def _print_list(found: list[Lifetime], limit: int) -> None:
         output.say(f"More: tickwork lifetimes list --before {found[-1].lifetime_id}")
 
 
-def _labels(one: Lifetime) -> str:
+def labels_text(one: Lifetime) -> str:
+    """`key=value key=value`."""
     return " ".join(f"{key}={value}" for key, value in one.labels.items())
-
-
-def _show_json(one: Lifetime, questions: list[Question], tally: Tally) -> dict[str, Any]:
-    return {
-        **lifetime_json(one),
-        "executions": tally.executions,
-        "tokens_used": tally.tokens,
-        "cost_usd": _dollars(tally.cost_nano_usd),
-        "nodes": {
-            name: {
-                "kind": row.kind,
-                "succeeded": row.succeeded,
-                "failed": row.failed,
-                "cancelled": row.cancelled,
-                "tokens_used": row.tokens,
-                "cost_usd": _dollars(row.cost_nano_usd),
-                "busy_ms": row.busy / 1_000,
-            }
-            for name, row in tally.nodes.items()
-        },
-        "questions": [question_json(question) for question in questions],
-    }
-
-
-def _dollars(nano_usd: int) -> str:
-    from tickwork.model.contract import usd
-
-    return usd(nano_usd)
-
-
-def _print_show(one: Lifetime, questions: list[Question], tally: Tally) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("lifetime", one.lifetime_id)
-    facts.add_row("graph", f"{one.graph_name} {one.graph_version}  {one.graph_digest[:19]}…")
-    facts.add_row("status", Text(one.status, style=f"bold {output.STATUS_STYLE.get(one.status, '')}"))
-    if one.reason:
-        facts.add_row("reason", Text(one.reason))
-    facts.add_row("started", output.day_time(one.created_at))
-    if one.finished_at:
-        took = output.span(one.finished_at - one.created_at)
-        facts.add_row("finished", f"{output.day_time(one.finished_at)}, after {took}")
-    if one.labels:
-        facts.add_row("labels", Text(_labels(one)))
-    facts.add_row("log", f"{one.last_seq:,} records")
-    facts.add_row("used", f"{tally.tokens:,} tokens, {output.money(tally.cost_nano_usd)}")
-    parts: list[Any] = [facts]
-    if tally.nodes:
-        parts += ["", _node_table(tally)]
-    for question in questions:
-        parts += ["", Text(_question_text(question), style="yellow")]
-    output.show(*parts)
-
-
-def _node_table(tally: Tally) -> Any:
-    rows = output.table(
-        "node", "done", "failed", "cancelled", "busy", "tokens", "cost",
-        right=("done", "failed", "cancelled", "busy", "tokens", "cost"),
-    )  # fmt: skip
-    for name, row in tally.nodes.items():
-        rows.add_row(
-            f"{output.KIND_GLYPH[row.kind]} {name}",
-            f"{row.succeeded:,}",
-            f"{row.failed:,}" if row.failed else "",
-            f"{row.cancelled:,}" if row.cancelled else "",
-            output.span(row.busy),
-            f"{row.tokens:,}" if row.tokens else "",
-            output.money(row.cost_nano_usd) if row.cost_nano_usd else "",
-        )
-    return rows
-
-
-def _question_text(question: Question) -> str:
-    if question.on == "signal":
-        return f"{question.node} waits for signal `{question.signal}` since {output.day_time(question.since)}"
-    until = f", until {output.day_time(question.deadline)}" if question.deadline else ""
-    return f"{question.node} asks since {output.day_time(question.since)}{until}:\n  {question.prompt}"
 
 
 def _print_log(one: Lifetime, found: list[LogEntry]) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from cyclopts import App
 
+    from tickwork.cli.streams import StdoutLost
+
 GROUPS = ("Start here", "Run graphs", "Look and steer")
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     (GROUPS[0], "demo", "tickwork.cli.demo:demo", "Run the reference example, a coding agent, end to end."),
@@ -31,7 +33,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
 )
 MORE = {
     "demo": "In a terminal you are asked what to write and whether you accept it; elsewhere the shipped answers are "
-    "taken. The language model is a small one in this process, or any OpenAI-compatible endpoint: set "
+    "taken. The language model is a small one on this machine, or any OpenAI-compatible endpoint: set "
     "OPENAI_BASE_URL and OPENAI_API_KEY.",
     "run": "Questions to people are asked in the terminal, or answered from --answers. The result goes to stdout, "
     "progress to stderr. Ctrl-C leaves the lifetime as it is recorded; `tickwork lifetimes resume` goes on.",
@@ -64,12 +66,17 @@ def build_app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the executable; leaves with the command's exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    code = call(arguments)
+    from tickwork.cli import streams
+
+    streams.prepare()
+    for name in ("TICKWORK_HOME", "TICKWORK_TENANT", "TICKWORK_PROFILE"):
+        if os.environ.get(name) == "":
+            del os.environ[name]  # `TICKWORK_HOME= tickwork ...` means the default, not the folder one is in
+    code = call(list(sys.argv[1:] if argv is None else argv))
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
+    except streams.StdoutLost as lost:
+        code = _lost(lost) or code
     sys.exit(code)
 
 
@@ -78,29 +85,48 @@ def call(arguments: Sequence[str]) -> int:
     from cyclopts import CycloptsError
 
     from tickwork.cli import failure
+    from tickwork.cli.streams import StdoutLost
     from tickwork.errors import TickworkError
 
     as_json = "--json" in arguments or "--jsonl" in arguments
     try:
-        outcome = build_app()(arguments, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        return failure.usage(error, as_json=as_json)
-    except TickworkError as error:
-        return failure.report(error, as_json=as_json)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        _forget_stdout()
-        return 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence: nobody reads a traceback by accident
-        return failure.crash(error, as_json=as_json)
+        try:
+            outcome = build_app()(arguments, exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            return failure.usage(error, as_json=as_json)
+        except TickworkError as error:
+            return failure.report(error, as_json=as_json)
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            return 130
+        except StdoutLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last line of defence: nobody reads a traceback by accident
+            return failure.crash(error, as_json=as_json, home=_home_of(arguments))
+    except StdoutLost as lost:
+        return _lost(lost)
     return outcome if isinstance(outcome, int) else 0
 
 
-def _forget_stdout() -> None:
-    """The reader of a pipe has left (`| head`): what is still buffered goes nowhere, without a complaint."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _lost(lost: StdoutLost) -> int:
+    """Stdout takes nothing any more: says so, unless its reader has left (`| head`), which is no error."""
+    from tickwork.cli.streams import forget_stdout
+
+    forget_stdout()
+    if lost.left:
+        return 0
+    print(f"stdout cannot be written: {lost.strerror}", file=sys.stderr)
+    return 1
+
+
+def _home_of(arguments: Sequence[str]) -> str:
+    """The home that a command line names; empty when it names none. For a crash, when nothing has parsed it."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == "--home":
+            return following
+        if word.startswith("--home="):
+            return word.removeprefix("--home=")
+    return ""
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from tickwork.cli import output
 from tickwork.cli.failure import Refusal
+from tickwork.cli.options import Json
 from tickwork.model.ids import NAME
 
 FILES = (
@@ -25,6 +26,8 @@ FILES = (
 def new(
     name: Annotated[Path, Parameter(help="The graph's name, or a path that ends in it.")],
     /,
+    *,
+    json: Json = False,
 ) -> int:
     """Make a folder with a small graph, its Task and Plan, and a test that passes."""
     word = name.name
@@ -37,6 +40,7 @@ def new(
         raise Refusal(f"The folder {name} is not empty, and nothing in it is overwritten.", "Choose another name.")
     if name.exists() and not name.is_dir():
         raise Refusal(f"{name} exists already and is no folder.", "Choose another name.")
+    written = []
     templates = files("tickwork.cli") / "scaffold"
     try:
         for file in FILES:
@@ -44,9 +48,12 @@ def new(
             target.parent.mkdir(parents=True, exist_ok=True)
             text = (templates / f"{file}.template").read_text("utf-8")
             target.write_text(text.replace("{{name}}", word), "utf-8")
+            written.append(str(target))
             output.say(f"  {target}", "dim")
     except OSError as error:
         raise Refusal(f"{error.filename or name} cannot be written: {error.strerror}.") from None
+    if json:
+        output.emit_json({"name": word, "folder": str(name), "files": written})
     output.say(f"{name} is ready. Next:", "green")
     output.say(f"    cd {name}")
     output.say('    tickwork run graph.yaml --input \'{"topic": "durable agents"}\'')

@@ -20,7 +20,7 @@ def flag(*names: str, help: str) -> Parameter:
 Json = Annotated[bool, flag("--json", help="Print one JSON document instead of a table.")]
 JsonLines = Annotated[bool, flag("--jsonl", help="Print one JSON document per line.")]
 Id = Annotated[str, Parameter(help="The lifetime's id, or a prefix of it that is unique.")]
-By = Annotated[str, Parameter(help="Who does this; goes into the record.")]
+By = Annotated[str, Parameter(show_default=False, help="Who does this, for the record. Default: your login name.")]
 
 
 @Parameter(name="*")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -60,8 +64,31 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, width=width, soft_wrap=False)
 
 
+_COMMAND = re.compile(r"(?<![./\w-])tickwork (?=(?:demo|new|doctor|run|graph|lifetimes|inbox|schema)\b)")
+
+
+@lru_cache(maxsize=1)
+def program() -> str:
+    """The executable as this shell finds it: `tickwork`, or the path that it was called by when PATH has none."""
+    called = sys.argv[0] if sys.argv else ""
+    if shutil.which("tickwork") or not called:
+        return "tickwork"
+    if Path(called).name == "tickwork":
+        return called
+    if Path(called).name in ("__main__.py", "main.py"):
+        return f"{min(sys.executable, os.path.relpath(sys.executable), key=len)} -m tickwork"
+    return "tickwork"
+
+
+def as_called(text: str) -> str:
+    """A message whose commands can be copied: `tickwork run` as it has to be typed in this shell."""
+    name = program()
+    return text if name == "tickwork" else _COMMAND.sub(lambda _: f"{name} ", text)
+
+
 def say(text: str, style: str = "") -> None:
     """One message to the person, on stderr. An indented one is a command to copy: it is never broken into lines."""
+    text = as_called(text)
     err().print(text, style=style or None, soft_wrap=text.startswith("    ") or not err().is_terminal)
 
 

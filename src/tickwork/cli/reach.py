@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tickwork.cli.failure import GraphUnavailable, Refusal
-from tickwork.errors import TickworkError
+from tickwork.errors import NotFound, TickworkError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tickwork.cli.carry import Carry
     from tickwork.cli.options import Place
+    from tickwork.home import Holder
     from tickwork.model.lifetime import Lifetime
     from tickwork.ports import StoredGraph
     from tickwork.profiles import Profile
@@ -30,39 +33,69 @@ SECONDS_TO_END = 30
 """How long `abort` waits for what is in flight to be cancelled, before it says how far it came."""
 
 
+class NoHome(NotFound):
+    """Nothing was ever recorded here: reading makes no home."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(f"There is no Tickwork home at {home}.")
+        self.hint = "Run a graph first (tickwork run GRAPH), or name the folder: --home DIR or TICKWORK_HOME."
+
+
 def profile_of(place: Place) -> Profile:
-    """The adapters that the options and the environment ask for."""
+    """The adapters that the options and the environment ask for. Raises Refusal when the home is a file."""
     from tickwork.profiles import Profile
 
+    if place.profile == "local" and place.home.exists() and not place.home.is_dir():
+        raise Refusal(f"{place.home} is a file, not a folder.", "Name another home: --home DIR or TICKWORK_HOME.")
     return Profile.from_environment(place.profile, place.home)
 
 
 @contextlib.asynccontextmanager
 async def opened(place: Place) -> AsyncIterator[Runtime]:
-    """The home, held by this process. Raises HomeInUse when another one holds it."""
+    """The home, held by this process. Raises HomeInUse when another one holds it.
+
+    Nothing moves in it but what this command starts or carries on (`recover=False`).
+    """
     from tickwork.runtime import Runtime
 
-    async with Runtime(profile_of(place)) as runtime:
+    async with Runtime(profile_of(place), recover=False) as runtime:
         yield runtime
 
 
 @contextlib.asynccontextmanager
 async def reading(place: Place) -> AsyncIterator[Service]:
-    """The home's records, also while another process holds it. Nothing can be changed through it."""
-    _must_exist(place)
+    """The home's records, also while another process holds it. Nothing can be changed through it. Raises NoHome."""
+    profile = _existing(place)
     from tickwork.runtime import Runtime
 
-    async with Runtime(profile_of(place), readonly=True) as runtime:
+    async with Runtime(profile, readonly=True, recover=False) as runtime:
         yield runtime.service
 
 
-def _must_exist(place: Place) -> None:
-    """Reading never makes a home: a mistyped folder would look like one where nothing ever ran."""
-    if place.profile == "local" and not place.home.is_dir():
+def _existing(place: Place) -> Profile:
+    """The adapters of a home where something was recorded: a mistyped folder must not become a home. Raises NoHome."""
+    if place.profile == "test":
         raise Refusal(
-            f"There is no Tickwork home at {place.home}.",
-            "Run a graph first (tickwork run GRAPH), or name the folder: --home DIR or TICKWORK_HOME.",
+            "--profile test keeps everything in memory, so there is nothing from before to look at or to steer.",
+            "Leave --profile (and TICKWORK_PROFILE) away for the home's records.",
         )
+    profile = profile_of(place)
+    database = profile.state_url.removeprefix("sqlite:///")
+    if database != profile.state_url and not Path(database).exists():
+        raise NoHome(place.home)
+    return profile
+
+
+LEFT_BEHIND = "left behind: tickwork lifetimes resume"
+"""What is said of such a lifetime, before its id."""
+
+
+def left_behind(place: Place, one: Lifetime) -> bool:
+    """Whether a lifetime is to run and nobody runs it: its process died, or was stopped."""
+    from tickwork.home import holder
+
+    folder = profile_of(place).home
+    return one.status in ("PENDING", "RUNNING") and folder is not None and holder(folder) is None
 
 
 async def start(
@@ -76,13 +109,27 @@ async def start(
 ) -> Outcome:
     """Starts a lifetime of `bound` and carries it."""
     async with opened(place) as runtime:
-        stored = await runtime.bind(bound, tenant=place.tenant)
-        lifetime = await runtime.service.start(
-            stored.digest, value, tenant=place.tenant, labels=labels, idempotency_key=idempotency_key
-        )
-        if idempotency_key is not None and not lifetime.ended and lifetime.status != "PAUSED":
-            await runtime.service.resume(lifetime.lifetime_id, tenant=place.tenant)  # perhaps another process left it
-        return await runtime.guard(carry.to_the_end(runtime.service, lifetime, bound.graph))
+        return await start_in(runtime, place, bound, value, carry, labels=labels, idempotency_key=idempotency_key)
+
+
+async def start_in(
+    runtime: Runtime,
+    place: Place,
+    bound: BoundGraph,
+    value: Any,
+    carry: Carry,
+    *,
+    labels: dict[str, str],
+    idempotency_key: str | None,
+) -> Outcome:
+    """As `start`, in a home that this process holds already."""
+    stored = await runtime.bind(bound, tenant=place.tenant)
+    lifetime = await runtime.service.start(
+        stored.digest, value, tenant=place.tenant, labels=labels, idempotency_key=idempotency_key
+    )
+    if idempotency_key is not None and not lifetime.ended and lifetime.status != "PAUSED":
+        await runtime.service.resume(lifetime.lifetime_id, tenant=place.tenant)  # perhaps another process left it
+    return await runtime.guard(carry.to_the_end(runtime.service, lifetime, bound.graph))
 
 
 async def register_graph(place: Place, bound: BoundGraph) -> StoredGraph:
@@ -91,25 +138,36 @@ async def register_graph(place: Place, bound: BoundGraph) -> StoredGraph:
         return await runtime.service.register(bound.graph, tenant=place.tenant, source=bound.source)
 
 
-async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, bool]:
-    """Does a verb of the Service: the lifetime after it, and whether another process did it."""
+async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, Holder | None]:
+    """Does a verb of the Service: the lifetime after it, and the other process that did it, if one did."""
     told = _tell_holder(place, verb, lifetime, arguments)
     if told is not None:
-        return told, True
+        return told
+    _only_record()
     async with opened(place) as runtime:
         changed = await _do(runtime, place, verb, lifetime, arguments)
         if verb == "abort":
             ended = runtime.service.wait(changed.lifetime_id, tenant=place.tenant)
             with contextlib.suppress(TimeoutError):
                 changed = await asyncio.wait_for(runtime.guard(ended), SECONDS_TO_END)
-        return changed, False
+        return changed, None
+
+
+def _only_record() -> None:
+    """Nothing is to run here, so it is no news that this process does not know the graph's code."""
+    logging.getLogger("tickwork.executor").setLevel(logging.ERROR)
 
 
 async def apply_and_carry(
     place: Place, verb: str, lifetime: str, arguments: dict[str, Any], carry: Carry
-) -> Lifetime | Outcome:
-    """Does a verb, then carries the lifetime on here; only its state when another process does that."""
+) -> tuple[Lifetime, Holder | None] | Outcome:
+    """Does a verb, then carries the lifetime on here.
+
+    When another process holds the home it goes on there: `resume` follows it, the other verbs return where it stands.
+    """
     told = _tell_holder(place, verb, lifetime, arguments)
+    if told is not None and verb == "resume":
+        return await _follow(place, told[0], told[1], carry)
     if told is not None:
         return told
     async with opened(place) as runtime:
@@ -123,23 +181,42 @@ async def apply_and_carry(
             if verb == "resume":
                 raise
             carry.missing = f"It is recorded, but the lifetime cannot go on here: {error}"
-            return await _do(runtime, place, verb, one.lifetime_id, arguments)
+            _only_record()
+            return await _do(runtime, place, verb, one.lifetime_id, arguments), None
         await runtime.bind(bound, tenant=place.tenant)
         changed = await _do(runtime, place, verb, one.lifetime_id, arguments)
         return await runtime.guard(carry.to_the_end(service, changed, bound.graph))
 
 
-def _tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> Lifetime | None:
-    """The lifetime after another process, which holds the home, did the verb; None when nobody holds it."""
+async def _follow(place: Place, one: Lifetime, who: Holder | None, carry: Carry) -> Outcome:
+    """Shows a lifetime that another process runs, until it ends or waits for somebody."""
+    from tickwork.cli import output
+    from tickwork.cli.lifetimes import registered_graph
+
+    output.say(f"{holder_text(who)} holds the home and runs it; this only follows.", "dim")
+    if carry.answers is not None:
+        output.say("--answers is not used: questions are answered by that process, or by `tickwork lifetimes answer`.")
+    carry.elsewhere = True
+    async with reading(place) as service:
+        return await carry.to_the_end(service, one, await registered_graph(service, one))
+
+
+def holder_text(who: Holder | None) -> str:
+    """`process 4711`, or as much as is known."""
+    return f"process {who.pid}" if who is not None and who.pid else "another process"
+
+
+def _tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, Holder] | None:
+    """The lifetime after another process, which holds the home, did the verb, and that process; None: nobody does."""
     import msgspec
 
     from tickwork import home
     from tickwork.errors import HomeInUse
     from tickwork.model.lifetime import Lifetime
 
-    _must_exist(place)
-    folder = profile_of(place).home
-    if folder is None or home.holder(folder) is None:
+    folder = _existing(place).home
+    who = None if folder is None else home.holder(folder)
+    if folder is None or who is None:
         return None
     try:
         told = home.call(folder, verb, lifetime_id=lifetime, tenant=place.tenant, **arguments)
@@ -147,7 +224,7 @@ def _tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, An
         if home.holder(folder) is not None:
             raise
         return None  # it has just left, so the home is ours to open
-    return msgspec.convert(told, Lifetime)
+    return msgspec.convert(told, Lifetime), who
 
 
 async def _do(runtime: Runtime, place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> Lifetime:
@@ -157,20 +234,54 @@ async def _do(runtime: Runtime, place: Place, verb: str, lifetime: str, argument
 
 
 def _code_of(stored: StoredGraph, one: Lifetime) -> BoundGraph:
-    """The implementations of a registered graph, from where it was loaded; they must still be that graph's."""
-    from tickwork.sdk.loading import load_graph
+    """The implementations of a lifetime's graph, from where it was loaded; they must still be that graph's."""
+    return _loaded(
+        stored,
+        f"Lifetime {one.lifetime_id} runs",
+        f"so this process cannot run lifetime {one.lifetime_id}. Run it where the graph is bound.",
+        "resume again, or abort the lifetime.",
+    )
+
+
+def _loaded(stored: StoredGraph, whose: str, unknown: str, then: str) -> BoundGraph:
+    """A registered graph with its code, which must have the same digest. Raises GraphUnavailable."""
+    from tickwork.cli.streams import load
 
     label = f"{stored.name}@{stored.version}"
     if not stored.source:
-        raise GraphUnavailable(
-            f"{label} was registered without the place of its code, so this process cannot run lifetime "
-            f"{one.lifetime_id}. Run it where the graph is bound."
-        )
-    bound = load_graph(stored.source)
+        raise GraphUnavailable(f"{label} was registered without the place of its code, {unknown}")
+    bound = load(stored.source)
     if bound.graph.digest != stored.digest:
         raise GraphUnavailable(
-            f"Lifetime {one.lifetime_id} runs {label} with digest {stored.digest[:19]}..., but {stored.source} now "
+            f"{whose} {label} with digest {stored.digest[:19]}..., but {stored.source} now "
             f"holds {bound.graph.label} with digest {bound.graph.digest[:19]}.... Bring that version of the file back "
-            "and resume again, or abort the lifetime."
+            f"and {then}"
         )
     return bound
+
+
+def load_named(place: Place, spec: str) -> BoundGraph:
+    """What `run` is to run: a file, a folder, `module:attribute`, or the NAME or NAME@VERSION of a registered graph.
+
+    A file or folder of that name comes first. Raises NotFound, GraphInvalid, GraphUnavailable.
+    """
+    from tickwork.cli.streams import load
+    from tickwork.model.ids import NAME
+
+    try:
+        return load(spec)
+    except NotFound:
+        if place.profile == "test" or Path(spec).exists() or not NAME.fullmatch(spec.partition("@")[0]):
+            raise
+        try:
+            stored = asyncio.run(_registered(place, spec))
+        except NotFound:
+            stored = None
+        if stored is None:
+            raise
+    return _loaded(stored, "Registered is", "so it cannot be run by name.", "run it again.")
+
+
+async def _registered(place: Place, spec: str) -> StoredGraph:
+    async with reading(place) as service:
+        return await service.graph(spec, tenant=place.tenant)

@@ -8,8 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tickwork.cli.failure import Refusal
-from tickwork.cli.graph import Source
-from tickwork.cli.options import HERE, Json, Place, flag
+from tickwork.cli.options import HERE, By, Json, Place, flag
 
 AnswersFile = Annotated[
     Path | None,
@@ -23,7 +22,13 @@ Wait = Annotated[
 
 
 def run(
-    graph: Source,
+    graph: Annotated[
+        str,
+        Parameter(
+            help="A file (.yaml .json .dot .mmd .md .py:attribute), a folder, module:attribute, or the NAME or "
+            "NAME@VERSION of a registered graph."
+        ),
+    ],
     /,
     *,
     input: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="JSON, @FILE, or - for stdin.")] = None,
@@ -37,6 +42,7 @@ def run(
     ] = None,
     wait: Wait = False,
     quiet: Quiet = False,
+    by: By = "",
     json: Json = False,
     place: Place = HERE,
 ) -> int:
@@ -44,13 +50,12 @@ def run(
     from tickwork.cli.answers import read_answers
     from tickwork.cli.carry import Carry, conduct
     from tickwork.cli.payloads import read_json
-    from tickwork.cli.reach import start
-    from tickwork.sdk.loading import load_graph
+    from tickwork.cli.reach import load_named, start
 
     labels = read_labels(label)
     value = read_json(input, "--input") if input is not None else None
-    carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet)
-    bound = load_graph(graph)
+    carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
+    bound = load_named(place, graph)
     work = start(place, bound, value, carry, labels=labels, idempotency_key=idempotency_key)
     return conduct(work, carry, place, json=json)
 

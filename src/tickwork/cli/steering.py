@@ -14,9 +14,11 @@ from cyclopts import Parameter
 from tickwork.cli import output
 from tickwork.cli.options import HERE, By, Id, Json, Place, flag
 from tickwork.cli.run import AnswersFile, Quiet, Wait
+from tickwork.errors import AnswerRefused
 
 if TYPE_CHECKING:
     from tickwork.cli.carry import Carry
+    from tickwork.home import Holder
     from tickwork.model.lifetime import Lifetime
 
 NoRun = Annotated[
@@ -40,6 +42,7 @@ def resume(
     lifetime: Id,
     /,
     *,
+    no_run: NoRun = False,
     answers: AnswersFile = None,
     wait: Wait = False,
     quiet: Quiet = False,
@@ -49,13 +52,14 @@ def resume(
 ) -> int:
     """Go on with a lifetime that is paused, waits, or was left behind by a process that died.
 
-    It is carried to its end here, as `tickwork run` does, unless another process holds the home and runs it there.
+    It is carried to its end here, as `tickwork run` does. When another process holds the home it runs there, and is
+    followed here. --no-run returns at once.
     """
     from tickwork.cli.answers import read_answers
     from tickwork.cli.carry import Carry
 
     carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
-    return _move(place, "resume", lifetime, {"by": by}, carry, json=json)
+    return _move(place, "resume", lifetime, {"by": by}, carry, json=json, run=not no_run)
 
 
 def answer(
@@ -113,8 +117,8 @@ def _apply(place: Place, verb: str, lifetime: str, params: dict[str, Any], *, js
     from tickwork.cli.reach import apply
 
     params["by"] = params.get("by") or _user()
-    changed, elsewhere = asyncio.run(apply(place, verb, lifetime, params))
-    _print_changed(changed, elsewhere=elsewhere, json=json)
+    changed, holder = asyncio.run(apply(place, verb, lifetime, params))
+    _print_changed(changed, verb, holder, json=json)
     return 0
 
 
@@ -124,33 +128,71 @@ def _move(
     """Does a verb after which the lifetime goes on: in the process that holds the home, or here."""
     from tickwork.cli.carry import finish, interrupted
     from tickwork.cli.reach import apply, apply_and_carry
+    from tickwork.cli.streams import authors_turn
     from tickwork.service import Outcome
 
     params["by"] = params.get("by") or _user()
     try:
-        if not run:
-            changed, elsewhere = asyncio.run(apply(place, verb, lifetime, params))
-            _print_changed(changed, elsewhere=elsewhere, json=json)
-            return 0
-        moved = asyncio.run(apply_and_carry(place, verb, lifetime, params, carry))
+        with authors_turn():
+            work = (
+                apply_and_carry(place, verb, lifetime, params, carry) if run else apply(place, verb, lifetime, params)
+            )
+            moved = asyncio.run(work)
     except KeyboardInterrupt:
         return interrupted(carry, place, json=json)
+    except AnswerRefused as error:
+        raise _refused(error, place, lifetime, params) from None
     if isinstance(moved, Outcome):
         return finish(moved, carry, place, json=json)
-    _print_changed(moved, elsewhere=not carry.missing, json=json)
+    _print_changed(moved[0], verb, moved[1], json=json)
     if carry.missing:
         output.say(carry.missing)
     return 0
 
 
-def _print_changed(changed: Lifetime, *, elsewhere: bool, json: bool) -> None:
+def _refused(error: AnswerRefused, place: Place, lifetime: str, params: dict[str, Any]) -> AnswerRefused:
+    """The refusal of an answer, with what to write when the question is for somebody else than `--by`."""
+    from tickwork.cli.failure import WrongPerson
+    from tickwork.cli.reach import reading
+
+    async def asked() -> set[str]:
+        async with reading(place) as service:
+            one = await service.get(lifetime, tenant=place.tenant)
+            found = await service.questions(tenant=place.tenant, lifetime_id=one.lifetime_id)
+            wanted = params.get("exec_id")
+            return {who for q in found if wanted is None or wanted == q.node or wanted in q.exec_id for who in q.who}
+
+    who = sorted(asyncio.run(asked()))
+    if not who or params["by"] in who:
+        return error
+    return WrongPerson(str(error), f"Say who answers: --by {' or --by '.join(who)}")
+
+
+def _print_changed(changed: Lifetime, verb: str, holder: Holder | None, *, json: bool) -> None:
     from tickwork.cli.lifetimes import lifetime_json
 
     if json:
         output.emit_json(lifetime_json(changed))
         return
-    where = "; the process that holds the home goes on with it" if elsewhere and not changed.ended else ""
-    output.say(f"Lifetime {changed.lifetime_id} is {changed.status}{where}.", output.STATUS_STYLE[changed.status])
+    said = f"Lifetime {changed.lifetime_id} is {changed.status}{_who_goes_on(changed, verb, holder)}."
+    output.say(said, output.STATUS_STYLE[changed.status])
+
+
+def _who_goes_on(changed: Lifetime, verb: str, holder: Holder | None) -> str:
+    """What happens next, and where: a request through another process is not done when it is recorded."""
+    from tickwork.cli.reach import holder_text
+
+    if changed.ended:
+        return ""
+    if verb == "abort":
+        if holder is None:
+            return "; abort requested, and what is in flight has not stopped yet"
+        return f"; abort requested; {holder_text(holder)} ends it"
+    if verb == "pause":
+        if holder is None:
+            return ": nothing new starts"
+        return f": nothing new starts; {holder_text(holder)} still records what is in flight"
+    return "" if holder is None else f"; the process that holds the home goes on with it ({holder_text(holder)})"
 
 
 def _user() -> str:

@@ -75,6 +75,8 @@ class Tally:
         self.nodes: dict[str, NodeCount] = {}
         self.waiting: dict[str, dict[str, Any]] = {}
         """What is waited for, by exec id: the data of the `waiting` events that no execution has answered yet."""
+        self.timers: dict[str, dict[str, Any]] = {}
+        """Durable timers that have not fired, by id: the data of their `timer_set` events."""
         self._edges = graph.outgoing if graph else {}
 
     def feed(self, entry: LogEntry) -> None:
@@ -114,6 +116,8 @@ class Tally:
         lane.waits = False
         if self.waiting:
             self.waiting.pop(item.exec_id, None)
+        for timer in [one for one, data in self.timers.items() if data.get("exec_id") == item.exec_id]:
+            del self.timers[timer]
         self._what_follows(lane, item, entry.at)
 
     def _count(self, item: Execution) -> None:
@@ -137,6 +141,12 @@ class Tally:
         self.status = EVENT_STATUS.get(event.type, self.status)
         if event.type in ("paused", "aborted", "failed"):
             self.reason = str(event.data.get("reason") or "")
+        elif event.type in ("resumed", "completed"):
+            self.reason = ""
+        elif event.type == "timer_set":
+            self.timers[str(event.data.get("timer_id"))] = event.data
+        elif event.type == "timer_fired":
+            self.timers.pop(str(event.data.get("timer_id")), None)
         if event.type == "started" and self.graph is not None:
             for edge in self.graph.entries:
                 self._at_work("", edge.target, at)
@@ -147,6 +157,7 @@ class Tally:
         if self.ended:
             self.lanes.clear()
             self.waiting.clear()
+            self.timers.clear()
 
     def _what_follows(self, lane: Lane, item: Execution, at: int) -> None:
         """Which node works next, where the record alone says so: a Plan's choice, or a Task's only edge."""
