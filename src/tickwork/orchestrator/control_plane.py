@@ -18,10 +18,11 @@ from tickwork.model import messages
 from tickwork.model.ids import child_lifetime_id
 from tickwork.model.messages import Append, Cancel, Committed
 from tickwork.model.records import Error, Event, Execution, LogEntry, json_payload
-from tickwork.orchestrator import router
+from tickwork.orchestrator import visits
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.inputs import EntryCache, node_input, render_prompt
 from tickwork.orchestrator.projection import marked, project, wakes
+from tickwork.orchestrator.serving import Serving
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
 from tickwork.orchestrator.state import CancelRunning, Command, Dispatch, LifetimeState, Record, TellParent, Visit
 from tickwork.ports import BusMessage
@@ -33,12 +34,9 @@ if TYPE_CHECKING:
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
     from tickwork.orchestrator.graphs import GraphIndex
-    from tickwork.ports import BlobStore, Delivery, EventBus, StateStore, Subscription
+    from tickwork.ports import BlobStore, Delivery, EventBus, StateStore
 
 log = logging.getLogger(__name__)
-
-BATCH = 1024
-"""Most references handled between two looks at the topic."""
 
 IDLE_STATES = 1_000
 """Folded states of lifetimes that wait or are paused that are kept in memory; the longest idle one goes first."""
@@ -60,7 +58,7 @@ class ControlPlane:
         self._moving: dict[str, LifetimeState] = {}
         self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
         self._out: dict[str, list[BusMessage]] = {}
-        self._subscription: Subscription | None = None
+        self._serving = Serving(bus, messages.CONTROL_PLANE)
         self.on_stuck: list[Callable[[str, Exception], None]] = []
         """Called in this process with the lifetime that cannot go on, and why."""
         self.on_idle: list[Callable[[str], None]] = []
@@ -68,20 +66,11 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Joins its group, so that nothing published from now on is missed."""
-        self._subscription = await self._bus.subscribe([f"{messages.CONTROL_PLANE}.*"], messages.CONTROL_PLANE)
+        await self._serving.start()
 
     async def run(self) -> None:
         """Serves the topics of all tenants until cancelled. After `start`."""
-        subscription = self._subscription
-        if subscription is None:
-            raise RuntimeError("start() comes before run()")
-        try:
-            while True:
-                deliveries = await subscription.receive(BATCH)
-                await self.run_once(deliveries)
-                await subscription.ack(deliveries)
-        finally:
-            await subscription.close()
+        await self._serving.run(self.run_once)
 
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
         """Handles one batch of references."""
@@ -282,7 +271,7 @@ class ControlPlane:
         elif node.child is not None:
             failed = await self._start_child(state, visit)
             if failed is not None:
-                entries.append(router.own_execution(state, visit, "FAILED", None, failed))
+                entries.append(visits.own_execution(state, visit, "FAILED", None, failed))
         else:
             entries.append(await self._wait(state, visit))
 

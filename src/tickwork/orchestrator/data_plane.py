@@ -14,6 +14,7 @@ import msgspec
 from tickwork.errors import StorageError
 from tickwork.model import messages
 from tickwork.model.records import Execution, Payload
+from tickwork.orchestrator.serving import Serving
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
@@ -21,12 +22,9 @@ if TYPE_CHECKING:
 
     from tickwork.model.messages import Append, Committed
     from tickwork.model.records import Entry
-    from tickwork.ports import Appended, Delivery, EventBus, StateStore, Subscription
+    from tickwork.ports import Appended, Delivery, EventBus, StateStore
 
 log = logging.getLogger(__name__)
-
-BATCH = 1024
-"""Most Appends in one transaction."""
 
 
 class DataPlane:
@@ -35,7 +33,7 @@ class DataPlane:
     def __init__(self, bus: EventBus, store: StateStore) -> None:
         self._bus = bus
         self._store = store
-        self._subscription: Subscription | None = None
+        self._serving = Serving(bus, messages.DATA_PLANE)
         self.on_commit: list[Callable[[Committed], None]] = []
         """Called in this process for each reference, once it is durable; without entries when only a status changed."""
         self.on_refused: list[Callable[[str, Exception], None]] = []
@@ -45,20 +43,11 @@ class DataPlane:
 
     async def start(self) -> None:
         """Joins its group, so that nothing published from now on is missed."""
-        self._subscription = await self._bus.subscribe([f"{messages.DATA_PLANE}.*"], messages.DATA_PLANE)
+        await self._serving.start()
 
     async def run(self) -> None:
         """Serves the topics of all tenants until cancelled. After `start`."""
-        subscription = self._subscription
-        if subscription is None:
-            raise RuntimeError("start() comes before run()")
-        try:
-            while True:
-                deliveries = await subscription.receive(BATCH)
-                await self.run_once(deliveries)
-                await subscription.ack(deliveries)
-        finally:
-            await subscription.close()
+        await self._serving.run(self.run_once)
 
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
         """Persists one batch of messages; what cannot be decoded goes to the dead letters."""

@@ -15,7 +15,7 @@ import msgspec
 
 from tickwork.model.messages import REFERENCE_INLINE_LIMIT
 from tickwork.model.records import Error, Event, Execution, Payload
-from tickwork.orchestrator import router
+from tickwork.orchestrator import router, visits
 from tickwork.orchestrator.retry import next_delay
 from tickwork.orchestrator.state import CancelRunning, Command, LifetimeState, Record, Source, TellParent, Visit
 
@@ -61,7 +61,7 @@ def outstanding(state: LifetimeState) -> list[Command]:
         if visit.phase == "sent":
             visit.phase = "ready"  # while it is paused, too: who had it is gone, and the resume has to send it
         if _unsent(state, visit):
-            router.send(state, visit, out)
+            visits.send(state, visit, out)
     return out
 
 
@@ -110,12 +110,12 @@ def _retry(state: LifetimeState, visit: Visit, done: Execution, out: list[Comman
     if delay is None:
         router.settle(state, visit, done, done.error or Error(done.status, ""), out)
         return
-    again = router.next_attempt(state, visit)
+    again = visits.next_attempt(state, visit)
     if delay > 0:
         again.phase = "backoff"
-        router.set_timer(state, again, "retry", state.at + round(delay * 1e6), out)
+        visits.set_timer(state, again, "retry", state.at + round(delay * 1e6), out)
     else:
-        router.send(state, again, out)
+        visits.send(state, again, out)
 
 
 def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
@@ -136,7 +136,7 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
     elif kind == "timer_fired":
         _on_timer(state, data["timer_id"], out)
     elif kind == "signalled":
-        router.signal(state, data["name"], msgspec.convert(data["payload"], Payload | None), data.get("by", ""), out)
+        visits.signal(state, data["name"], msgspec.convert(data["payload"], Payload | None), data.get("by", ""), out)
     elif kind == "paused":
         state.paused, state.pause_reason = True, data.get("reason") or None
     elif kind == "resumed":
@@ -162,7 +162,7 @@ def _resume(state: LifetimeState, out: list[Command]) -> None:
     state.paused = False
     for visit in list(state.open.values()):
         if _unsent(state, visit):
-            router.send(state, visit, out)
+            visits.send(state, visit, out)
 
 
 def _unsent(state: LifetimeState, visit: Visit) -> bool:
@@ -179,8 +179,8 @@ def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:
     visit.timer_id = None
     if visit.phase == "backoff":
         visit.phase = "ready"
-        router.send(state, visit, out)
+        visits.send(state, visit, out)
     elif visit.phase == "timer":
-        router.record_own(state, visit, "SUCCEEDED", None, out)
+        visits.record_own(state, visit, "SUCCEEDED", None, out)
     elif visit.phase == "waiting":
-        router.deadline(state, visit, out)
+        visits.deadline(state, visit, out)

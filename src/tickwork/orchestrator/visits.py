@@ -1,0 +1,176 @@
+"""Visits of nodes: how one is opened, sent out, timed, and recorded when no executor makes its record. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tickwork.model import ids
+from tickwork.model.records import Error, Event, Execution, Payload, json_payload
+from tickwork.orchestrator.state import (
+    MAX_BUFFERED_SIGNALS,
+    Command,
+    Dispatch,
+    LifetimeState,
+    Record,
+    Source,
+    Visit,
+)
+
+if TYPE_CHECKING:
+    from tickwork.model.graph import Edge, Node
+    from tickwork.model.records import Status
+
+OURS = "tickwork"
+"""The `executor` of executions that no executor made: answers by default, timers, cancellations."""
+
+
+def open_visit(
+    state: LifetimeState,
+    branch: str,
+    edge: Edge,
+    source: Source,
+    parents: tuple[str, ...],
+    before: tuple[int, ...],
+    out: list[Command],
+) -> None:
+    """Opens the first attempt of a new visit of `edge.target` in `branch`."""
+    counts = state.branches.get(branch)
+    if counts is None:
+        counts = state.branches[branch] = {}
+    name = edge.target
+    iteration = counts.get(name, 0)
+    counts[name] = iteration + 1
+    exec_id = ids.exec_id(state.lifetime_id, branch, name, iteration, 1)
+    opened = Visit(exec_id, name, branch, iteration, 1, parents, str(edge), state.at, source, before)
+    state.open[exec_id] = opened
+    node = state.topology.nodes[name]
+    if not node.runs_code:
+        _prepare_wait(state, node, opened)
+    send(state, opened, out)
+
+
+def next_attempt(state: LifetimeState, failed: Visit) -> Visit:
+    """Opens the attempt after `failed` of the same visit; the caller says when it goes out."""
+    attempt = failed.attempt + 1
+    exec_id = ids.exec_id(state.lifetime_id, failed.branch, failed.node, failed.iteration, attempt)
+    opened = Visit(
+        exec_id, failed.node, failed.branch, failed.iteration, attempt, failed.parents, failed.edge_taken, state.at,
+        failed.input, failed.before,
+    )  # fmt: skip
+    state.open[exec_id] = opened
+    node = state.topology.nodes[failed.node]
+    if not node.runs_code:
+        _prepare_wait(state, node, opened)
+    return opened
+
+
+def _prepare_wait(state: LifetimeState, node: Node, opened: Visit) -> None:
+    """Gives the visit of a human, signal or timer node its phase and its deadline."""
+    seconds: float | None = None
+    if node.timer is not None:
+        opened.phase, seconds = "timer", node.timer.seconds
+    elif node.human is not None:
+        opened.phase, seconds = "waiting", node.human.deadline
+    elif node.signal is not None:
+        opened.phase, seconds = "waiting", node.signal.deadline
+    if seconds is not None:
+        opened.due = state.at + round(seconds * 1e6)
+        opened.timer_id = f"{'timer' if opened.phase == 'timer' else 'deadline'}:{opened.exec_id}"
+        state.timers[opened.timer_id] = opened.exec_id
+
+
+def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
+    """Hands a visit to whoever does it, unless the lifetime is paused or ending."""
+    if state.ending is not None or state.paused:
+        return
+    if opened.phase == "timer":
+        if opened.due is not None:
+            set_timer(state, opened, "timer", opened.due, out)
+        return
+    if opened.phase == "waiting" and not opened.asked:
+        node = state.topology.nodes[opened.node]
+        queue = state.signals.get(node.signal.name) if node.signal is not None else None
+        if queue:
+            record_own(state, opened, "SUCCEEDED", queue.pop(0), out)
+            return
+    elif opened.phase == "ready":
+        opened.phase = "sent"
+    out.append(Dispatch(opened))
+
+
+def set_timer(state: LifetimeState, opened: Visit, purpose: str, due: int, out: list[Command]) -> None:
+    """Has a durable timer recorded that wakes this visit at `due` (us)."""
+    timer_id = f"{purpose}:{opened.exec_id}"
+    opened.timer_id, opened.due = timer_id, due
+    state.timers[timer_id] = opened.exec_id
+    data = {"timer_id": timer_id, "due": due, "purpose": purpose, "exec_id": opened.exec_id}
+    record(state, (Event(f"{timer_id}:set", "timer_set", data),), out)
+
+
+def record(state: LifetimeState, entries: tuple[Execution | Event, ...], out: list[Command]) -> None:
+    """Has entries added to the log, and remembers them until the log shows them."""
+    for entry in entries:
+        state.pending[entry.entry_id] = entry
+    out.append(Record(entries))
+
+
+def record_own(
+    state: LifetimeState,
+    opened: Visit,
+    status: Status,
+    result: Payload | None,
+    out: list[Command],
+    error: Error | None = None,
+) -> None:
+    """Has the execution recorded that ends this visit without an executor (`result` None: its input is handed on)."""
+    record(state, (own_execution(state, opened, status, result, error),), out)
+
+
+def own_execution(
+    state: LifetimeState,
+    opened: Visit,
+    status: Status,
+    result: Payload | None,
+    error: Error | None = None,
+    executor: str = OURS,
+) -> Execution:
+    """The record of a visit that no executor ran."""
+    started_at = 0 if status == "CANCELLED" else opened.created_at
+    return Execution(
+        opened.exec_id, state.topology.nodes[opened.node].kind, opened.node, opened.branch, opened.iteration,
+        opened.attempt, opened.parents, opened.edge_taken, opened.created_at, started_at, state.at, status, executor,
+        result, error,
+    )  # fmt: skip
+
+
+def deadline(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
+    """The deadline of a human's or a signal's wait: the default answer, or a failure."""
+    node = state.topology.nodes[opened.node]
+    if node.human is not None:
+        default, seconds, what = node.human.default, node.human.deadline, "nobody answered"
+    elif node.signal is not None:
+        default, seconds, what = node.signal.default, node.signal.deadline, f"no signal `{node.signal.name}` came"
+    else:
+        return
+    if default is not msgspec.UNSET:
+        record_own(state, opened, "SUCCEEDED", json_payload(default), out)
+        return
+    error = Error("DeadlineExceeded", f"{what} within {seconds:g} s", retryable=False)
+    record_own(state, opened, "TIMED_OUT", None, out, error)
+
+
+def signal(state: LifetimeState, name: str, payload: Payload | None, by: str, out: list[Command]) -> None:
+    """Gives a signal to the visit that waits for it longest, or keeps it for the next one."""
+    for opened in state.open.values():
+        node = state.topology.nodes[opened.node]
+        if opened.phase == "waiting" and node.signal is not None and node.signal.name == name:
+            if opened.exec_id in state.pending:
+                continue  # it has its signal or met its deadline already; the log does not show it yet
+            done = own_execution(state, opened, "SUCCEEDED", payload, None, f"signal:{by}" if by else "signal")
+            record(state, (done,), out)
+            return
+    queue = state.signals.setdefault(name, [])
+    if len(queue) < MAX_BUFFERED_SIGNALS:
+        queue.append(payload if payload is not None else json_payload(None))
