@@ -10,6 +10,7 @@ import asyncio
 import functools
 import inspect
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,11 @@ import pytest
 # red run is red again when somebody looks at it.
 hypothesis.settings.register_profile("tickwork", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 hypothesis.settings.load_profile("tickwork")
+
+# A shell that starts the tests in the background has them ignore SIGINT, and what they start would inherit that; the
+# tests of Ctrl-C need it as a terminal gives it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
