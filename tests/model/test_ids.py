@@ -18,8 +18,7 @@ from tickwork.model.ids import (
     child_lifetime_id,
     exec_id,
     group_path,
-    is_inside,
-    parent_branch,
+    in_group,
     parent_group,
     traceparent,
     uuid7,
@@ -88,23 +87,20 @@ def test_a_path_can_be_taken_apart(branch: str, node: str, iteration: int, index
     group = group_path(branch, node, iteration)
     path = branch_path(group, index)
     assert parent_group(path) == (group, index)
-    assert parent_branch(group) == branch
-    assert is_inside(path, branch)
-    assert is_inside(path, ROOT_BRANCH)
-    assert not is_inside(branch, path)
+    assert in_group(path, group)
+    assert in_group(branch_path(group_path(path, node, iteration), index), group), "at any depth"
+    assert not in_group(branch, group)
 
 
 @given(branches(), names, counts, counts, counts)
-def test_branches_of_one_group_are_not_inside_each_other(
-    branch: str, node: str, iteration: int, one: int, other: int
-) -> None:
+def test_what_is_in_one_group_is_in_no_other(branch: str, node: str, one: int, other: int, index: int) -> None:
     assume(one != other)
-    group = group_path(branch, node, iteration)
-    assert not is_inside(branch_path(group, one), branch_path(group, other))
+    assert not in_group(branch_path(group_path(branch, node, one), index), group_path(branch, node, other))
 
 
-def test_branch_1_does_not_contain_branch_10() -> None:
-    assert not is_inside("split:0.10", "split:0.1")
+def test_group_1_does_not_contain_what_is_in_group_10() -> None:
+    assert not in_group("split:10.0", "split:1")
+    assert not in_group("split:0.1/split:0.0", "split:0.10/split:0")
 
 
 def test_the_root_belongs_to_no_group() -> None:

@@ -57,14 +57,9 @@ def parent_group(branch: str) -> tuple[str, int]:
     return group, int(index)
 
 
-def parent_branch(group: str) -> str:
-    """The branch in which a fan-out group was opened."""
-    return group.rpartition("/")[0]
-
-
-def is_inside(branch: str, ancestor: str) -> bool:
-    """Whether `branch` is `ancestor` (a branch) or lies below it."""
-    return ancestor in (ROOT_BRANCH, branch) or branch.startswith(ancestor + "/")
+def in_group(path: str, group: str) -> bool:
+    """Whether a branch (or a group inside it) lies in one of the branches of `group`, at any depth."""
+    return path.startswith(group + ".")
 
 
 def traceparent(lifetime_id: str, execution: str) -> str:

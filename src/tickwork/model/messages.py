@@ -5,12 +5,12 @@ control-plane.<tenant>    Committed   data plane -> control plane: the reference
 task-inputs.<tenant>      NodeInput   control plane -> executors
 plan-inputs.<tenant>      NodeInput   control plane -> executors
 cancellations.<tenant>    Cancel      control plane -> every executor
-lifetime-events.<tenant>  Committed   data plane -> watchers
+dead-letters.<tenant>     what cannot be decoded, as it came, with the reason in a header
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -22,7 +22,6 @@ CONTROL_PLANE = "control-plane"
 TASK_INPUTS = "task-inputs"
 PLAN_INPUTS = "plan-inputs"
 CANCELLATIONS = "cancellations"
-LIFETIME_EVENTS = "lifetime-events"
 DEAD_LETTERS = "dead-letters"
 
 REFERENCE_INLINE_LIMIT = 16 * 1024
@@ -113,8 +112,3 @@ decode_append = msgspec.msgpack.Decoder(Append).decode
 decode_committed = msgspec.msgpack.Decoder(Committed).decode
 decode_input = msgspec.msgpack.Decoder(NodeInput).decode
 decode_cancel = msgspec.msgpack.Decoder(Cancel).decode
-
-
-def encode_any(value: Any) -> bytes:
-    """The bytes of a plain value, for headers and tests."""
-    return msgspec.msgpack.encode(value)

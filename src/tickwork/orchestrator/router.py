@@ -279,12 +279,11 @@ def _fire(state: LifetimeState, group: Group, edge: Edge, taken: list[Outcome], 
 
 def _cancel_inside(state: LifetimeState, group: str, reason: str, out: list[Command]) -> None:
     """Cancels every open visit in the branches of a group, and forgets the groups and branches below it."""
-    inside = group + "."
-    doomed = tuple([v for v in state.open.values() if v.branch.startswith(inside)])
+    doomed = tuple([v for v in state.open.values() if ids.in_group(v.branch, group)])
     _cancel(state, doomed, reason, out)
-    for path in [p for p in state.groups if p.startswith(inside)]:
+    for path in [p for p in state.groups if ids.in_group(p, group)]:
         del state.groups[path]
-    for path in [p for p in state.branches if p.startswith(inside)]:
+    for path in [p for p in state.branches if ids.in_group(p, group)]:
         del state.branches[path]
 
 
