@@ -9,6 +9,7 @@
     │   ├── Conflict              it contradicts what is recorded already                               (exit 1)
     │   │   ├── GraphConflict     the same name@version with another digest
     │   │   └── AlreadyEnded      the lifetime has ended, or the question was answered
+    │   ├── Overloaded            too much moves here already; try again                            (exit 1)
     │   ├── HomeInUse             another process runs on this home                                     (exit 1)
     │   └── StorageError          the disk, the database or the blob store refused                      (exit 1)
     │       ├── StoreTooNew       the database was written by a newer Tickwork
@@ -92,6 +93,12 @@ class AlreadyEnded(Conflict):
     """The lifetime has ended, or the question was answered before."""
 
     code = "already_ended"
+
+
+class Overloaded(TickworkError):
+    """More moves in this process than it may: new work is refused, so that what runs can go on. Try again later."""
+
+    code = "unavailable"
 
 
 class HomeInUse(TickworkError):

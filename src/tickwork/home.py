@@ -24,12 +24,13 @@ from tickwork import errors
 from tickwork.errors import HomeInUse, StorageError, TickworkError, UsageError
 
 if TYPE_CHECKING:
+    from tickwork.history import History
     from tickwork.service import Service
 
 log = logging.getLogger(__name__)
 
-VERBS = ("pause", "resume", "abort", "answer", "signal", "start")
-"""What the door serves: names of Service methods whose arguments and results are plain data."""
+VERBS = ("pause", "resume", "abort", "answer", "signal", "start", "reconcile", "fork")
+"""What the door serves: names of use cases (of Service and History) whose arguments and results are plain data."""
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one request through the door."""
@@ -50,6 +51,8 @@ class HomeLock:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._file: int | None = None
+        self.crashed = False
+        """Whether the process that had it before died without giving it back. Known once it is acquired."""
 
     def acquire(self) -> None:
         """Makes the folder and takes the lock, or raises HomeInUse. StorageError when the folder cannot be made."""
@@ -62,13 +65,15 @@ class HomeLock:
             os.close(handle)
             raise HomeInUse(_in_use(self.home)) from None
         self._file = handle
+        self.crashed = os.fstat(handle).st_size > 0
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
         os.ftruncate(handle, 0)
         os.pwrite(handle, msgspec.json.encode(Holder(os.getpid(), command)), 0)
 
     def release(self) -> None:
-        """Gives the lock back. Twice is fine."""
+        """Gives the lock back, in good order. Twice is fine."""
         if self._file is not None:
+            os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None
 
@@ -130,9 +135,9 @@ def door_path(home: Path) -> Path:
 class Door:
     """Serves requests of other processes of the same user: one JSON line in, one JSON line out."""
 
-    def __init__(self, home: Path, service: Service) -> None:
+    def __init__(self, home: Path, service: Service, history: History) -> None:
         self._path = door_path(home)
-        self._service = service
+        self._service, self._history = service, history
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -170,7 +175,7 @@ class Door:
             if verb not in VERBS:
                 raise UsageError(f"the door does not serve `{verb}`")
             positional, named = arguments["positional"], arguments["named"]
-            result = await getattr(self._service, verb)(*positional, **named)
+            result = await getattr(self._history if verb == "fork" else self._service, verb)(*positional, **named)
         except TickworkError as error:
             return {"error": {"type": type(error).__name__, "message": str(error)}}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:

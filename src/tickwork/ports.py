@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tickwork.model.lifetime import Lifetime, Question, TimerRow
-    from tickwork.model.messages import Append
+    from tickwork.model.messages import Append, DeadLetter
     from tickwork.model.records import LogEntry
 
 
@@ -149,6 +149,12 @@ class Appended(msgspec.Struct, gc=False):
     seqs: tuple[int | None, ...]
     at: int
     error: str | None = None
+    last_seq: int = 0
+    """The last seq of the lifetime's log after it."""
+    differs: tuple[int, ...] = ()
+    """Indexes of duplicates whose recorded entry has other bytes."""
+    stale: bool = False
+    """`expect` did not hold any more: nothing was done."""
 
 
 class StateStore(Protocol):
@@ -181,6 +187,7 @@ class StateStore(Protocol):
         """Inserts the lifetime and its first entries in one transaction: (it, True).
 
         When its (tenant, idempotency key) or its id exists already: (the first one, False), and nothing changes.
+        `started.ats`, when it is given, is when each entry was recorded in the lifetime whose history this one shares.
         """
         ...
 
@@ -189,7 +196,8 @@ class StateStore(Protocol):
 
         A duplicate entry id is dropped and consumes no seq. An Append that is refused does not fail its neighbours.
         The projection of an Append is applied in the same transaction, also when all its entries are duplicates.
-        An Append may have no entries and only a projection. `at` never decreases inside a lifetime.
+        An Append may have no entries and only a projection. `at` never decreases inside a lifetime. With `expect`, an
+        Append is done wholly or, when the lifetime's last seq is another, not at all (`stale`).
         """
         ...
 
@@ -209,8 +217,13 @@ class StateStore(Protocol):
         """Lifetimes that match, newest first."""
         ...
 
-    async def open_lifetimes(self, after: str = "", limit: int = 1000) -> list[Lifetime]:
-        """Lifetimes of all tenants that have not ended, by id, with id > `after`. For recovery and the sweeper."""
+    async def open_lifetimes(
+        self, after: str = "", limit: int = 1000, *, status: str | None = None, untouched_since: int | None = None
+    ) -> list[Lifetime]:
+        """Lifetimes of all tenants that have not ended, by id, with id > `after`. For recovery and the sweeper.
+
+        `status`: only these; `untouched_since` (us): only those whose log and row are as they were at that time.
+        """
         ...
 
     async def due_timers(self, now: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
@@ -226,6 +239,26 @@ class StateStore(Protocol):
     async def ping(self) -> dict[str, str]:
         """Proves that the store answers: facts for `tickwork doctor` (technology, version, schema, durability)."""
         ...
+
+
+class DeadLetters(Protocol):
+    """Where messages go that cannot be handled. Kept beside the log, by the adapter that is the StateStore."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keeps these; one that is kept already is not kept twice."""
+        ...
+
+    async def dead_letters(self, tenant_id: str, limit: int = 1000, after: str = "") -> list[DeadLetter]:
+        """A tenant's dead letters, by id, with id > `after`."""
+        ...
+
+    async def forget_dead_letter(self, tenant_id: str, letter_id: str) -> bool:
+        """Removes one; False when there is none. Send it again first."""
+        ...
+
+
+class StateAdapter(StateStore, DeadLetters, Protocol):
+    """What an adapter of the state database is: the log's store and the dead letters' in one."""
 
 
 class BlobStore(Protocol):

@@ -21,7 +21,7 @@ from tickwork.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateStore
+    from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateAdapter
 
 DEFAULT_HOME = ".tickwork"
 
@@ -32,7 +32,7 @@ def _memory_bus(_url: str, _clock: Clock) -> EventBus:
     return MemoryBus()
 
 
-def _sqlite(url: str, clock: Clock, *, readonly: bool = False) -> StateStore:
+def _sqlite(url: str, clock: Clock, *, readonly: bool = False) -> StateAdapter:
     from tickwork.adapters.state.sqlite import SqliteStore
 
     path = url.removeprefix("sqlite:///")
@@ -110,9 +110,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         bus: EventBus = _open("bus", self.bus_url, clock)
         return bus
 
-    def open_store(self, clock: Clock, *, readonly: bool = False) -> StateStore:
+    def open_store(self, clock: Clock, *, readonly: bool = False) -> StateAdapter:
         """The state store of this profile, not started; `readonly` beside a process that writes."""
-        store: StateStore = _open("state", self.state_url, clock, readonly=readonly)
+        store: StateAdapter = _open("state", self.state_url, clock, readonly=readonly)
         return store
 
     def open_blobs(self, clock: Clock) -> BlobStore:

@@ -17,11 +17,14 @@ from tickwork.clock import RandomIds, SystemClock
 from tickwork.errors import TickworkError, UsageError
 from tickwork.executor.registry import Registry
 from tickwork.executor.worker import Executor
+from tickwork.history import History
 from tickwork.home import Door, HomeLock
+from tickwork.model.claims import LEASE
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.orchestrator.control_plane import ControlPlane
 from tickwork.orchestrator.data_plane import DataPlane
 from tickwork.orchestrator.graphs import GraphIndex
+from tickwork.orchestrator.leases import Leases
 from tickwork.orchestrator.sweeper import Sweeper
 from tickwork.orchestrator.watchers import Watchers
 from tickwork.profiles import Profile
@@ -29,12 +32,13 @@ from tickwork.sdk.loading import BoundGraph, is_loading
 from tickwork.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Coroutine, Mapping
     from types import TracebackType
     from typing import Self, TypeVar
 
     from tickwork.model.records import LogEntry
-    from tickwork.ports import Clock, Ids, StateStore, StoredGraph
+    from tickwork.orchestrator.control_plane import Predecessors
+    from tickwork.ports import Clock, Ids, StateAdapter, StoredGraph
     from tickwork.sdk.builder import Graph
     from tickwork.service import Outcome
 
@@ -42,13 +46,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_MOVING = 100_000
+"""Lifetimes that move in one process at the same time; those that wait are rows and do not count."""
+
 
 class Runtime:
     """All services of one process.
 
     `readonly` opens the store alone, beside a process that writes. `recover`: a graph that is bound has its lifetimes
     taken up that a dead process left running; without it (a run of one lifetime) nothing moves here but what is
-    started or carried on here.
+    started or carried on here. `lease`: seconds of silence after which a worker is given up. `max_moving`: lifetimes
+    that move at the same time; above it new starts are refused (`Overloaded`), and what runs goes on.
     """
 
     def __init__(
@@ -61,6 +69,8 @@ class Runtime:
         recover: bool = True,
         concurrency: int = 10_000,
         threads: int = 32,
+        lease: float = LEASE,
+        max_moving: int = MAX_MOVING,
     ) -> None:
         self.profile = profile
         self.clock: Clock = clock or SystemClock()
@@ -68,6 +78,7 @@ class Runtime:
         self._readonly = readonly
         self._recover = recover
         self._limits = {"concurrency": concurrency, "threads": threads}
+        self._lease, self._max_moving = lease, max_moving
         self._stack = AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -87,10 +98,12 @@ class Runtime:
 
     async def _start(self) -> None:
         self._failed = asyncio.get_running_loop().create_future()
+        predecessors: Predecessors = "stopped"
         if self.profile.home is not None and not self._readonly:
             lock = HomeLock(self.profile.home)
             lock.acquire()
             self._stack.callback(lock.release)
+            predecessors = "crashed" if lock.crashed else "stopped"
         store = self.profile.open_store(self.clock, readonly=self._readonly)
         await store.start()
         self._stack.push_async_callback(store.stop)
@@ -100,34 +113,43 @@ class Runtime:
         bus = self.profile.open_bus(self.clock)
         await bus.start()
         self._stack.push_async_callback(bus.stop)
-        self.store: StateStore = store
-        data_plane = DataPlane(bus, store)
+        kv = self.profile.open_kv(self.clock)
+        await kv.start()
+        self._stack.push_async_callback(kv.stop)
+        self.store: StateAdapter = store
+        data_plane = DataPlane(bus, store, store, self.clock)
         watchers = Watchers()
         data_plane.on_commit.append(watchers.notify)
         self.service = Service(store, blobs, data_plane, watchers, self.clock, self.ids, live=not self._readonly)
+        self.history = History(store, blobs, data_plane, self.clock, self.ids)
         if self._readonly:
             return
-        control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane)
+        control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane, self.clock, predecessors)
         control_plane.on_stuck.append(watchers.stuck)
         data_plane.on_refused.append(watchers.stuck)
         control_plane.on_idle.append(watchers.idle)
         self.service.activity = control_plane.activity
-        self._sweeper = Sweeper(store, data_plane, control_plane, self.clock, own=not self._recover)
+        leases = Leases(kv, self.clock, self._lease)
+        self._sweeper = Sweeper(store, data_plane, control_plane, leases, self.clock, own=not self._recover)
         data_plane.on_timer = self._sweeper.timer_set
         self.service.carry_on = control_plane.take_up
         self.registry = Registry()
         executor = Executor(
-            bus, blobs, self.clock, self.ids, registry=self.registry, history=self._history, **self._limits
-        )
+            bus, blobs, kv, self.clock, self.ids,
+            registry=self.registry, history=self._history, lease=self._lease, **self._limits,
+        )  # fmt: skip
+        self._data_plane, self._control_plane, self._executor = data_plane, control_plane, executor
+        self.service.pressure = self.history.pressure = lambda: control_plane.moving() / self._max_moving
         self._stack.push_async_callback(self._stop_loops)
         for component in (executor, control_plane, data_plane):
             await component.start()
         self._run(executor.run(), "executor")
         self._run(control_plane.run(), "control plane")
         self._run(data_plane.run(), "data plane")
+        self._run(data_plane.run_dead_letters(), "dead letters")
         self._run(self._sweeper.run(), "sweeper")
         if self.profile.home is not None:
-            door = Door(self.profile.home, self.service)
+            door = Door(self.profile.home, self.service, self.history)
             await door.start()
             self._stack.push_async_callback(door.stop)
         self._calm_collector()
@@ -177,6 +199,16 @@ class Runtime:
             if taken:
                 log.info("took up %d lifetimes of %s@%s that were left running", taken, stored.name, stored.version)
         return stored
+
+    def metrics(self) -> dict[str, float]:
+        """Counters since the start, and the sizes and bounds of every queue, by `component_name`."""
+        parts: dict[str, Mapping[str, float]] = {
+            "data_plane": {**self._data_plane.counts, "queued": self._data_plane.depth()},
+            "control_plane": {**self._control_plane.metrics(), "moving_limit": self._max_moving},
+            "executor": self._executor.metrics(),
+            "sweeper": self._sweeper.counts,
+        }
+        return {f"{part}_{name}": value for part, values in parts.items() for name, value in values.items()}
 
     async def guard(self, waiting: Awaitable[T]) -> T:
         """Awaits `waiting`, unless a loop of this runtime fails first: then raises that failure (StorageError...)."""

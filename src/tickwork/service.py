@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from tickwork.edge import check_answer, check_idempotency_key, check_labels, legal_tenant
-from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid, NotFound, UsageError
+from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid, NotFound, Overloaded, UsageError
 from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.messages import Append
-from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, payload_value
+from tickwork.model.records import INLINE_LIMIT, Error, Event, Execution, Payload, payload_value
 from tickwork.model.validation import validate
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
@@ -41,6 +41,9 @@ POLL = 0.2
 """Seconds between two looks at the log of a lifetime that another process moves."""
 
 OPEN = ("PENDING", "RUNNING", "WAITING", "PAUSED")
+
+TROUBLE = ("unknown", "poison")
+"""Questions about executions that only a person can settle."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -75,6 +78,8 @@ class Service:
         self._live = live
         self.carry_on: Callable[[str, str], Awaitable[LifetimeStatus | None]] | None = None
         """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
+        self.pressure: Callable[[], float] | None = None
+        """How much of what this process can move it moves now; from 1 on, new lifetimes are refused."""
         self.activity: Callable[[str], tuple[int, tuple[str, ...]]] | None = None
         """How much of a lifetime is in flight in this process, and the children that it waits for; set likewise."""
 
@@ -117,10 +122,15 @@ class Service:
         """Starts a lifetime; when this returns, it is on disk and will run.
 
         The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError;
-        Conflict when the key belongs to a lifetime of another graph.
+        Conflict when the key belongs to a lifetime of another graph; Overloaded.
         """
         check_idempotency_key(idempotency_key)
         check_labels(labels or {})
+        if self.pressure is not None and self.pressure() >= 1:
+            raise Overloaded(
+                "this process moves as many lifetimes as it may, and takes no new one until some have ended or wait; "
+                "nothing was started. Try again in a moment, or raise `max_moving`"
+            )
         stored = await self.graph(graph, tenant=tenant)
         payload = await self._payload(tenant, input, "the input")
         now = self._clock.now()
@@ -202,15 +212,22 @@ class Service:
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    async def questions(self, *, tenant: str = DEFAULT_TENANT, lifetime_id: str | None = None) -> Questions:
-        """Open questions to people, oldest first; of one lifetime: its own and those of its open children."""
+    async def questions(
+        self, *, tenant: str = DEFAULT_TENANT, lifetime_id: str | None = None, on: tuple[str, ...] = ("human",)
+    ) -> Questions:
+        """Open questions to people, oldest first; of one lifetime: its own and those of its open children.
+
+        `on`: also (or only) those about executions in trouble, `unknown` and `poison`.
+        """
         limit = 1_000 if lifetime_id is None else MAX_BRANCHES
-        found = await self._store.questions(legal_tenant(tenant), lifetime_id, limit, on="human")
+        found: Questions = []
+        for kind in on:
+            found += await self._store.questions(legal_tenant(tenant), lifetime_id, limit, on=kind)
         if lifetime_id is not None:
             family = LifetimeQuery(statuses=OPEN, label=(PARENT_LABEL, lifetime_id), limit=1000)
             for child in await self._store.list_lifetimes(tenant, family):
-                found += await self.questions(tenant=tenant, lifetime_id=child.lifetime_id)
-        return found
+                found += await self.questions(tenant=tenant, lifetime_id=child.lifetime_id, on=on)
+        return sorted(found, key=lambda question: question.since) if len(on) > 1 else found
 
     async def answer(
         self,
@@ -241,6 +258,43 @@ class Service:
         appended = await self._tell(lifetime, done)
         if appended is None:
             raise AlreadyEnded(f"`{question.node}` was answered a moment ago; the first answer counts")
+        return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    async def reconcile(
+        self,
+        lifetime_id: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        exec_id: str | None = None,
+        result: Any = msgspec.UNSET,
+        failed: str | None = None,
+        retry: bool = False,
+        by: str = "",
+    ) -> Lifetime:
+        """Says what became of an execution in trouble (UNKNOWN or poison): exactly one of result, failed, retry.
+
+        `result`: it happened, and this came out; `failed`: it failed for good, and why; `retry`: it did not happen
+        (or the cause is mended), run it again. `exec_id`: the execution or its node; may be left out when there is
+        only one. Raises UsageError, NotFound, AlreadyEnded.
+        """
+        if (result is not msgspec.UNSET) + (failed is not None) + retry != 1:
+            raise UsageError("say one thing: the result that it had, why it failed, or that it is to be run again")
+        lifetime = await self._open(lifetime_id, tenant)
+        question = await self._question(lifetime, exec_id, TROUBLE)
+        if question.lifetime_id != lifetime.lifetime_id:
+            lifetime = await self._open(question.lifetime_id, tenant)
+        if retry:
+            data = {"exec_id": question.exec_id, "action": "retry", "by": by}
+            event = self._event("reconciled", data)
+            await self._tell(lifetime, event)
+        else:
+            payload = None if failed is not None else await self._payload(tenant, result, "the result")
+            done = await self._answered(lifetime, question, payload, by)
+            done.executor = f"reconcile:{by}" if by else "reconcile"
+            if failed is not None:
+                done.status, done.error = "FAILED", Error("Reconciled", failed, retryable=False)
+            if await self._tell(lifetime, done) is None:
+                raise AlreadyEnded(f"`{question.node}` was resolved a moment ago; that counts")
         return await self.get(lifetime.lifetime_id, tenant=tenant)
 
     # -- results ------------------------------------------------------------------------------------------------------
@@ -355,8 +409,8 @@ class Service:
         nodes = graph_from_json(found[0].body).nodes if found else ()
         return {node.signal.name for node in nodes if node.signal is not None}
 
-    async def _question(self, lifetime: Lifetime, exec_id: str | None) -> Question:
-        found = await self.questions(tenant=lifetime.tenant_id, lifetime_id=lifetime.lifetime_id)
+    async def _question(self, lifetime: Lifetime, exec_id: str | None, on: tuple[str, ...] = ("human",)) -> Question:
+        found = await self.questions(tenant=lifetime.tenant_id, lifetime_id=lifetime.lifetime_id, on=on)
         if exec_id is not None:
             matching = [q for q in found if exec_id == q.node or q.exec_id.startswith(exec_id)]
             if not matching and await self._recorded(lifetime, exec_id):
@@ -381,7 +435,7 @@ class Service:
             after = page[-1].seq
         return False
 
-    async def _answered(self, lifetime: Lifetime, question: Question, payload: Payload, by: str) -> Execution:
+    async def _answered(self, lifetime: Lifetime, question: Question, payload: Payload | None, by: str) -> Execution:
         """The execution that an answer is: its headers stand in the `waiting` entry's visit, told by the log."""
         waiting = await self._waiting_entry(lifetime, question.exec_id)
         data = waiting.data

@@ -103,6 +103,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_not_touched(tmp_path
         pass
     file = tmp_path / "tickwork.db"
     with sqlite3.connect(file) as connection:
+        (known,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute("PRAGMA user_version = 999")
     connection.close()
     content = file.read_bytes()
@@ -114,7 +115,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_not_touched(tmp_path
             pass
     assert file.read_bytes() == content
     with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute(f"PRAGMA user_version = {known}")
     connection.close()
     async with Runtime(Profile.local(tmp_path)):
         pass  # the lock of the refused process is not left behind

@@ -136,7 +136,8 @@ def check(batch: Batch) -> None:
         assert set(visits.values()) == {1}, visits
         assert len({e.exec_id for e in done}) == len(done)
         _, counts = SHAPES[lifetime.graph_name]
-        assert Counter(e.status for e in done) == counts, lifetime.graph_name
+        lost = [e for e in done if e.error is not None and e.error.type == "LeaseExpired"]
+        assert Counter(e.status for e in done if e not in lost) == counts, lifetime.graph_name
     for exec_id, times in Counter(call[1] for call in batch.calls()).items():
         assert times <= 1 + batch.hits[exec_id], f"{exec_id} was called {times} times, hit {batch.hits[exec_id]} times"
     asyncio.run(_check_results(batch))

@@ -14,11 +14,15 @@ from tickwork.model.lifetime import Question
 from tickwork.model.messages import Append
 from tickwork.model.records import Event
 from tickwork.ports import LifetimeQuery
-from tickwork.testing.conformance import SettableClock, StateStoreConformance
-from tickwork.testing.conformance.specimens import append, execution, lifetime, question, started
+from tickwork.testing.conformance import DeadLettersConformance, SettableClock, StateStoreConformance
+from tickwork.testing.conformance.specimens import append, execution, letter, lifetime, question, started
 
 
-class TestSqliteFile(StateStoreConformance):
+class InFile:
+    """A store in a file of its own."""
+
+    clock: SettableClock
+
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
         self.path = tmp_path / "new" / "folder" / "tick work?.db"
@@ -33,12 +37,32 @@ class TestSqliteFile(StateStoreConformance):
         return again
 
 
-class TestSqliteMemory(StateStoreConformance):
+class InMemory:
+    """A store that keeps nothing."""
+
+    clock: SettableClock
+
     async def open(self) -> SqliteStore:
         return SqliteStore(":memory:", self.clock)
 
     async def reopen(self, store: SqliteStore) -> SqliteStore:
         return store
+
+
+class TestSqliteFile(InFile, StateStoreConformance):
+    pass
+
+
+class TestSqliteMemory(InMemory, StateStoreConformance):
+    pass
+
+
+class TestLettersInFile(InFile, DeadLettersConformance):
+    pass
+
+
+class TestLettersInMemory(InMemory, DeadLettersConformance):
+    pass
 
 
 @pytest.fixture
@@ -72,6 +96,40 @@ async def test_an_edited_migration_is_noticed(path: Path) -> None:
     connection.close()
     with pytest.raises(StorageError, match="0001_initial"):
         await opened(path)
+
+
+async def test_a_database_of_the_version_before_keeps_what_it_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("tickwork.adapters.state.sqlite.schema.migrations", lambda: migrations()[:1])
+        store = await opened(path)
+        life = lifetime(1)
+        await store.create_lifetime(life, started(life))
+        await store.append([append(life, execution(life, 1), questions_opened=(question(life, "q"),))])
+        before = await store.read_log("acme", life.lifetime_id), await store.list_lifetimes("acme", LifetimeQuery())
+        assert (await store.ping())["schema"] == "1"
+    reader = await opened(path, readonly=True)  # beside the older process, which is not to be disturbed
+    assert await reader.read_log("acme", life.lifetime_id) == before[0]
+    assert await reader.dead_letters("acme") == []
+    assert (await reader.ping())["schema"] == "1"
+    await reader.stop()
+    await store.stop()
+    store = await opened(path)
+    assert (await store.ping())["schema"] == str(len(migrations()))
+    after = await store.read_log("acme", life.lifetime_id), await store.list_lifetimes("acme", LifetimeQuery())
+    assert after == before
+    assert await store.questions("acme") == [question(life, "q")]
+    assert (await store.append([append(life, execution(life, 1), execution(life, 2))]))[0].seqs == (None, 3)
+    await store.bury([letter(1)])
+    await store.stop()
+    store = await opened(path)
+    assert await store.dead_letters("acme") == [letter(1)]
+    await store.stop()
+
+
+async def test_an_empty_file_is_no_database_to_read(path: Path) -> None:
+    path.touch()
+    with pytest.raises(StorageError, match=r"schema version 0.*tickwork run"):
+        await opened(path, readonly=True)
 
 
 async def test_another_programs_database_is_left_alone(path: Path) -> None:
@@ -212,14 +270,18 @@ async def test_the_lists_use_their_indexes(path: Path) -> None:
     store = await opened(path)
     assert store._reader is not None
     named = dict.fromkeys(
-        ("tenant_id", "before", "graph", "version", "label", "label_value", "limit", "statuses", "low", "high"), ""
+        (
+            *("tenant_id", "before", "graph", "version", "label", "label_value", "limit", "statuses", "low", "high"),
+            *("after", "status", "untouched_since"),
+        ),
+        "",
     )
     plans = {
         name: "; ".join(row[3] for row in store._reader.execute("EXPLAIN QUERY PLAN " + sql, parameters))
         for name, sql, parameters in (
             ("list", store._sql["list_lifetimes"], named),
             ("prefix", store._sql["find_lifetimes"], named),
-            ("open", store._sql["open_lifetimes"], ("", 1)),
+            ("open", store._sql["open_lifetimes"], named),
             ("due", store._sql["due_timers"], (1,)),
         )
     }

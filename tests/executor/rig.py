@@ -11,6 +11,7 @@ from typing import Any
 
 from tickwork.adapters.blob.fs import FileBlobs
 from tickwork.adapters.bus.memory import MemoryBus
+from tickwork.adapters.kv.memory import MemoryKV
 from tickwork.clock import RandomIds, SystemClock
 from tickwork.executor.registry import Registry
 from tickwork.executor.worker import Executor
@@ -64,9 +65,11 @@ class Rig:
         self.registry = Registry()
         self.log: list[LogEntry] = []
         self.executor = Executor(
-            self.bus, self.blobs, clock, RandomIds(7), registry=self.registry, history=self._history, **options
-        )
+            self.bus, self.blobs, MemoryKV(clock), clock, RandomIds(7),
+            registry=self.registry, history=self._history, **options,
+        )  # fmt: skip
         self.loop_task: asyncio.Task[None] | None = None
+        self._calls = 0
 
     async def _history(self, tenant_id: str, lifetime_id: str, limit: int) -> list[LogEntry]:
         assert (tenant_id, lifetime_id) == ("default", LIFETIME)
@@ -132,7 +135,9 @@ class Rig:
         return found
 
     async def call(self, node: str, value: Any = None, **fields: Any) -> Execution:
-        """Sends one input and returns its record."""
+        """Sends one input and returns its record. Each call is another visit: what was done is not done again."""
+        fields.setdefault("iteration", self._calls)
+        self._calls += 1
         await self.send(self.message(node, value, **fields))
         (execution,) = await self.receive()
         return execution

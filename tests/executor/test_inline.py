@@ -362,8 +362,8 @@ async def test_the_context_knows_the_lifetime(caplog: pytest.LogCaptureFixture) 
     async with rig(look, look_sync) as r:
         r.log = [LogEntry(n, 0, Event(str(n), "paused")) for n in range(1, 5)]
         given: dict[str, Any] = {"lifetime_input": Payload(b'"go"', size=4), "labels": {"team": "a"}}
-        first = await r.call("look", attempt=1, **given)
-        second = await r.call("look", attempt=2, **given)
+        first = await r.call("look", iteration=0, attempt=1, **given)
+        second = await r.call("look", iteration=0, attempt=2, **given)
         seen, key, config, facts = payload_value(first.result)
         assert (seen, config) == ([3, 4], {"k": "v"})
         assert facts == [LIFETIME, "default", "rig", "1.0.0", "go", {"team": "a"}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from hypothesis import strategies as st
@@ -13,8 +13,10 @@ from tickwork.model.graph import (
     AgentGraph,
     Child,
     Edge,
+    Effect,
     Human,
     Join,
+    Limits,
     Node,
     RetryPolicy,
     Signal,
@@ -75,6 +77,7 @@ RETRY = part(
     non_retryable=st.lists(TEXT, min_size=1, max_size=2).map(tuple),
 )
 LIMITS = part(TimeLimits, start_to_close=SECONDS, heartbeat=SECONDS, grace=SECONDS)
+GRAPH_LIMITS = part(Limits, records=st.integers(1, 10**7), open_visits=st.integers(1, 10**6), depth=st.integers(1, 100))
 HUMAN = part(
     Human, prompt=TEXT, answer_schema=st.just({"type": ["string", "null"]}), deadline=SECONDS,
     who=st.lists(TEXT, min_size=1, max_size=2).map(tuple), default=st.none(),
@@ -95,6 +98,8 @@ def nodes(draw: st.DrawFn, name: str, kind: Any) -> Node:
         values[waits] = what
     else:
         values["run"] = draw(st.sampled_from(["", "tasks.py:fetch", "package.module:Class"]))
+        if kind == "task" and (effect := draw(st.sampled_from(get_args(Effect)))) != "idempotent":
+            values["effect"] = effect
     if draw(st.booleans()):
         retry, limits = draw(RETRY), draw(LIMITS)
         values |= {"retry": retry} if retry != RetryPolicy() else {}
@@ -129,6 +134,8 @@ def graphs(draw: st.DrawFn) -> AgentGraph:
         lean = {k: v for k, v in values.items() if v not in ("", "NORMAL", Join())}
         edges.append(Edge(source=source, target=target, **lean))
     lean = {"description": text} if (text := draw(TEXT)) else {}
+    if (limits := draw(GRAPH_LIMITS)) != Limits():
+        lean["limits"] = limits
     version = draw(st.sampled_from(["0.1.0", "1.2.3-beta.1+b7", "10.20.30"]))
     return AgentGraph(name=draw(NAMES), version=version, nodes=tuple(built), edges=tuple(edges), **lean)
 

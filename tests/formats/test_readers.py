@@ -508,3 +508,26 @@ def test_a_long_chain_is_drawn_without_recursion() -> None:
     )
     graph = understood(text + " --> End((End))\n", "mermaid")
     assert drawing(graph).count("│") == 4_002
+
+
+@pytest.mark.parametrize(
+    ("fmt", "text", "expected"),
+    [
+        ("yaml", "tasks: {a: {run: x:y, effect: atmost_once}}\n", ("unknown_word", "did you mean `at_most_once`?")),
+        ("yaml", "tasks: {a: {run: x:y, effect: 1}}\n", ("wrong_type", "")),
+        ("yaml", "limits: {record: 5}\ntasks: {a: x:y}\n", ("unknown_key", "did you mean `records`?")),
+        ("yaml", "limits: {records: many}\ntasks: {a: x:y}\n", ("wrong_type", "")),
+        ("yaml", "limits: [5]\ntasks: {a: x:y}\n", ("wrong_type", "")),
+        ("json", '{"limits": {"depth": 0}, "tasks": {"a": "x:y"}}', ("bad_number", "correct the number, or leave it out")),
+        ("dot", 'digraph g { limits="{\\"depth\\": 0}"; a [type=task] }', ("bad_number", "correct the number, or leave it out")),
+        ("dot", 'digraph g { graph [limits="few"]; a [type=task] }', ("syntax", None)),
+        ("dot", "digraph g { a [type=task, effect=once] }", ("unknown_word", None)),
+        ("mermaid", 'graph TD\n%% tickwork: {"limits": {"records": "5"}}\na[Task: A]\n', ("wrong_type", None)),
+        ("mermaid", 'graph TD\na[Task: A]\n%% tickwork: {"node": "a", "effect": "purest"}\n', ("unknown_word", None)),
+    ],
+)  # fmt: skip
+def test_a_wrong_effect_or_limit_is_told(fmt: str, text: str, expected: tuple[str, str | None]) -> None:
+    found = [p for p in read(text, fmt).problems if p.code not in ("no_entry", "no_final")]
+    assert [p.code for p in found] == [expected[0]]
+    assert expected[1] is None or found[0].hint == expected[1]
+    assert found[0].location.line

@@ -144,3 +144,41 @@ def test_an_unknown_format_is_the_callers_mistake() -> None:
     assert graph is not None
     with pytest.raises(UsageError, match="there is no graph format `xml`; it is one of yaml, json, dot, mermaid"):
         write_graph(graph, "xml")
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_effects_and_limits_are_written_and_read_in_every_format(fmt: str) -> None:
+    text = (
+        "name: pay\nversion: 1.0.0\nlimits: {records: 500, depth: 2}\ntasks:\n"
+        "  charge: {run: a.py:charge, effect: at_most_once}\n  look: {run: a.py:look, effect: pure}\n"
+        "  note: {run: a.py:note, effect: idempotent}\nplans: {p: a.py:p}\n"
+        "edges: [start -> charge -> p, p -> look, p -> note, look -> end, note -> end]\n"
+    )
+    graph = read(text, "yaml").graph
+    assert graph is not None
+    assert {node.name: node.effect for node in graph.nodes if node.kind == "task"} == {
+        "charge": "at_most_once",
+        "look": "pure",
+        "note": "idempotent",
+    }
+    assert (graph.limits.records, graph.limits.visits, graph.limits.depth) == (500, 50_000, 2)
+    written = write_graph(graph, fmt)
+    assert written.count("effect") == 2, "the default is left out"
+    back = read(written, fmt)
+    assert back.problems == []
+    assert back.graph is not None
+    assert (back.graph.digest, back.graph.limits) == (graph.digest, graph.limits)
+    assert {n.name: n.effect for n in back.graph.nodes} == {n.name: n.effect for n in graph.nodes}
+
+
+def test_the_drawing_shows_effects_and_limits() -> None:
+    text = (
+        "name: pay\nlimits: {open_visits: 2000}\ntasks:\n  charge: {run: a.py:charge, effect: at_most_once}\n"
+        "  note: a.py:note\nplans: {p: a.py:p}\nedges: [start -> charge -> p -> note -> end]\n"
+    )
+    graph = read(text, "yaml").graph
+    assert graph is not None
+    picture = drawing(graph)
+    assert "[charge] (at_most_once)\n" in picture
+    assert "[note]\n" in picture
+    assert "limits: open_visits 2,000\n" in picture

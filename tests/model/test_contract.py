@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import msgspec
@@ -34,6 +34,7 @@ from tickwork.model.records import (
     BYTES,
     Error,
     Event,
+    EventType,
     Execution,
     LogEntry,
     Next,
@@ -164,7 +165,7 @@ def as_stored(error: Error) -> list[Any]:
 
 @st.composite
 def events(draw: st.DrawFn) -> Event:
-    kind = draw(st.sampled_from(["started", "waiting", "signalled", "completed", "failed", "aborted", "timer_set"]))
+    kind = draw(st.sampled_from(get_args(EventType)))
     fields: dict[str, st.SearchStrategy[Any]] = {
         "input": payloads,
         "labels": st.dictionaries(words, words, min_size=1, max_size=2),
@@ -181,6 +182,13 @@ def events(draw: st.DrawFn) -> Event:
         "due": times,
         "source": st.tuples(st.lists(counts, max_size=3), st.integers(-1, 10), st.booleans()),
         "error": errors.map(as_stored),
+        "worker": words,
+        "action": st.sampled_from(["retry", "ask"]),
+        "reason": words,
+        "execution": executions().map(lambda late: msgspec.to_builtins(late, builtin_types=(bytes,))),
+        "lifetime_id": words,
+        "seq": counts,
+        "replaced": st.booleans(),
     }
     data = draw(st.fixed_dictionaries({}, optional=fields)) | draw(new_fields)
     if kind == "started":

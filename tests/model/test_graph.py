@@ -18,6 +18,7 @@ from tickwork.model.graph import (
     Edge,
     Human,
     Join,
+    Limits,
     Node,
     RetryPolicy,
     Signal,
@@ -129,16 +130,36 @@ def test_the_order_of_one_sources_edges_counts() -> None:
         replace(GRAPH, nodes=(replace(GRAPH.nodes[0], retry=RetryPolicy(jitter=0.0)), *GRAPH.nodes[1:])),
         replace(GRAPH, nodes=(*GRAPH.nodes[:2], replace(GRAPH.nodes[2], human=Human(prompt="Fine?", who=("ann",))))),
         replace(GRAPH, edges=(*GRAPH.edges[:4], replace(GRAPH.edges[4], label="done"))),
+        replace(GRAPH, nodes=(replace(GRAPH.nodes[0], effect="at_most_once"), *GRAPH.nodes[1:])),
+        replace(GRAPH, limits=Limits(visits=10)),
     ],
-    ids=["name", "version", "description", "node", "edge", "run", "config", "retry", "no default answer", "label"],
+    ids=[
+        *("name", "version", "description", "node", "edge", "run", "config", "retry", "no default answer", "label"),
+        *("effect", "limits"),
+    ],
 )
 def test_other_content_is_another_digest(other: AgentGraph) -> None:
     assert other.digest != GRAPH.digest
 
 
 def test_a_default_that_is_written_out_changes_nothing() -> None:
-    written = replace(GRAPH.nodes[1], retry=RetryPolicy(), limits=TimeLimits(), title="", isolation="inline")
-    assert replace(GRAPH, nodes=(GRAPH.nodes[0], written, GRAPH.nodes[2])).digest == GRAPH.digest
+    written = replace(
+        GRAPH.nodes[1], retry=RetryPolicy(), limits=TimeLimits(), title="", isolation="inline", effect="idempotent"
+    )
+    limits = Limits(records=200_000, visits=50_000, open_visits=20_000, depth=100)
+    nodes = (GRAPH.nodes[0], written, GRAPH.nodes[2])
+    assert replace(GRAPH, nodes=nodes, limits=limits).digest == GRAPH.digest
+
+
+def test_effects_and_limits_stand_in_the_canonical_form() -> None:
+    """Literal, as the golden form above: what a graph says about them is part of what it is."""
+    charge = Node(name="charge", kind="task", run="a.py:charge", effect="at_most_once")
+    limits = Limits(records=1000, depth=2)
+    graph = AgentGraph(name="pay", version="1.0.0", nodes=(charge,), edges=(), limits=limits)
+    assert canonical_json(graph).decode() == (
+        '{"edges":[],"limits":{"depth":2,"records":1000},"name":"pay","nodes":['
+        '{"effect":"at_most_once","kind":"task","name":"charge","run":"a.py:charge"}],"version":"1.0.0"}'
+    )
 
 
 @pytest.mark.parametrize(

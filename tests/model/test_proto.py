@@ -34,6 +34,7 @@ from tickwork.model.records import (
     Next,
     Payload,
     Telemetry,
+    encode_entry,
     json_payload,
 )
 
@@ -57,8 +58,8 @@ MESSAGES = {
 }
 NOT_PUBLISHED = {"extra"}
 """Where unknown fields are kept: by definition no field of the contract."""
-INSIDE_ONLY = {("Append", "projection")}
-"""The read model of one installation: no business of a worker in another language."""
+INSIDE_ONLY = {("Append", field) for field in ("projection", "expect", "receipt", "ats")}
+"""What the services of one installation agree among themselves: no business of a worker in another language."""
 TIMES = {"created_at", "at"}
 """Integers of internal messages that are points in time."""
 
@@ -225,6 +226,18 @@ LIFETIME = Lifetime(
     updated_at=1,
 )
 T = 1_795_331_400_000_001
+LATE = Execution(
+    *("e2", "task", "work", "", 0, 1, (), "start->work", T, T + 1, T + 2),
+    status="SUCCEEDED",
+    executor="w2 python/0.1.0",
+    result=json_payload("too late"),
+)
+
+
+def as_stored(execution: Execution) -> Any:
+    return msgspec.msgpack.decode(encode_entry(execution))
+
+
 SAMPLES: list[Execution | Event] = [
     Execution(
         *("e1", "plan", "decide", "split:0.3", 2, 1, ("p1", "p2"), "fetch->decide", T, T + 250, T + 1_750),
@@ -257,6 +270,17 @@ SAMPLES: list[Execution | Event] = [
         },
     ),
     Event("waiting:e4", "waiting", {"graph": "hello", "on": "human", "since": T, "deadline": T + 9, "who": ["ann"]}),
+    Event("waiting:e5", "waiting", {"graph": "hello", "exec_id": "e5", "on": "unknown", "since": T}),
+    Event("intent:e5", "intent", {"exec_id": "e5", "worker": "w1"}),
+    Event("intent:e6", "intent", {"exec_id": "e6", "worker": ""}),
+    Event("unknown:e5", "unknown", {"exec_id": "e5", "reason": "its worker was lost"}),
+    Event("reconciled:e5", "reconciled", {"exec_id": "e5", "action": "retry", "reason": "not found", "by": "ann"}),
+    Event("superseded:e2", "superseded", {"exec_id": "e2", "execution": as_stored(LATE)}),
+    Event(
+        "forked",
+        "forked",
+        {"lifetime_id": LIFETIME.lifetime_id, "seq": 12, "exec_id": "e2", "by": "ann", "replaced": False},
+    ),
     Event("end", "completed", {"executions": 3, "cost_nano_usd": 5, "source": [[4, 5], -1, True]}),
     Event("end", "failed", {"reason": "no_final_edge", "error": ["Boom", "bang"]}),
 ]

@@ -54,6 +54,7 @@ class Attempt(Channel):
         "has_credit",
         "last_beat",
         "message",
+        "permitted",
         "process",
         "shared",
         "started_at",
@@ -79,6 +80,8 @@ class Attempt(Channel):
         self.entered = False
         """Whether its coroutine or thread has begun."""
         self.has_credit = False
+        self.permitted = message.effect != "at_most_once" or message.reconcile
+        """Whether user code may be called: of an `at_most_once` Task, once its intent is in the log."""
         self.done = False
         """Whether its outcome is decided; what comes later is dropped."""
         self.telemetry: Telemetry | None = None

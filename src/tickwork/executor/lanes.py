@@ -54,7 +54,9 @@ class Lanes:
         concurrency: int,
         threads: int,
         processes: int,
+        ask_permit: Callable[[Attempt], None],
     ) -> None:
+        self._ask_permit = ask_permit
         self.clock, self.history = clock, history
         self._blobs, self._ended = blobs, ended
         self._coroutines = Lane(concurrency, self._begin_coroutine)
@@ -107,10 +109,29 @@ class Lanes:
         lane = self._lane(attempt)
         if lane.free > 0:
             lane.free -= 1
-            attempt.has_credit = True
-            lane.begin(attempt)
+            self._begin(lane, attempt)
         else:
             lane.waiting.append(attempt)
+
+    def _begin(self, lane: Lane, attempt: Attempt) -> None:
+        """Begins an attempt that has a credit now, or asks first whether it may."""
+        attempt.has_credit = True
+        if attempt.permitted:
+            lane.begin(attempt)
+        else:
+            self._ask_permit(attempt)
+
+    def permitted(self, attempt: Attempt) -> None:
+        """The attempt may begin: its intent is in the log."""
+        attempt.permitted = True
+        if not attempt.done:
+            self._lane(attempt).begin(attempt)
+
+    def drop(self, attempt: Attempt) -> None:
+        """Lets an attempt go that may not begin: nothing is recorded of it here."""
+        attempt.done = True
+        self._clear_timers(attempt)
+        self._free(attempt)
 
     def _lane(self, attempt: Attempt) -> Lane:
         bound = attempt.bound
@@ -140,8 +161,7 @@ class Lanes:
         while lane.waiting:
             following = lane.waiting.popleft()
             if not following.done:
-                following.has_credit = True
-                lane.begin(following)
+                self._begin(lane, following)
                 return
         lane.free += 1
 

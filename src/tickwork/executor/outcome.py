@@ -13,6 +13,9 @@ from tickwork.sdk.encoding import EncodingError, encode_plan, encode_value, json
 from tickwork.sdk.implementation import Implementation
 from tickwork.sdk.references import author_frame
 
+DETAILS_LIMIT = 16 * 1024
+"""Bytes of an error's details, as JSON, that are kept."""
+
 
 class Outcome(msgspec.Struct, array_like=True, gc=False):
     """How an attempt ended."""
@@ -22,6 +25,8 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     error: Error | None = None
     next: tuple[Next, ...] | None = None
     reason: str | None = None
+    explicit: bool = False
+    """The author said himself whether it may be tried again: a RetryableError or a TerminalError."""
 
 
 def succeeded(implementation: Implementation, value: Any) -> Outcome:
@@ -36,7 +41,7 @@ def succeeded(implementation: Implementation, value: Any) -> Outcome:
 
 def failed(error: BaseException) -> Outcome:
     """The outcome of a call that raised `error`."""
-    return Outcome("FAILED", None, describe(error))
+    return Outcome("FAILED", None, describe(error), explicit=isinstance(error, AuthorError))
 
 
 def describe(error: BaseException) -> Error:
@@ -84,7 +89,13 @@ def _details(error: BaseException) -> dict[str, Any] | None:
     data = getattr(error, "details", None) if isinstance(error, AuthorError) else None
     if data is not None:
         try:
-            details["data"] = json_value(data, "the error's details")
+            details["data"] = _bounded(json_value(data, "the error's details"))
         except EncodingError as fault:
             details["data"] = str(fault)
     return details or None
+
+
+def _bounded(data: Any) -> Any:
+    """The details, or a word about their size: an error is read by people, and must never fill a queue."""
+    size = len(msgspec.json.encode(data))
+    return data if size <= DETAILS_LIMIT else f"(details of {size:,} bytes were cut; {DETAILS_LIMIT:,} is the limit)"

@@ -7,6 +7,10 @@ before has lost nothing, because its inputs are delivered to another.
 
 An input for a graph that this process does not know is parked, not failed: another worker may know it, or it is bound
 later.
+
+What is taken is claimed (`claims`), so that no second worker takes it and the sweeper knows that somebody is at it. Of
+an `at_most_once` Task the intent is recorded before its code is called, and only the worker whose intent is in the log
+may call it (`intents`).
 """
 
 from __future__ import annotations
@@ -20,17 +24,25 @@ import msgspec
 from tickwork import __version__
 from tickwork.errors import StorageError
 from tickwork.executor.attempt import Attempt
+from tickwork.executor.claims import Claims
 from tickwork.executor.lanes import Lanes
 from tickwork.executor.outcome import Outcome
+from tickwork.executor.verdicts import hook_of, verdict
 from tickwork.model import messages
-from tickwork.model.messages import Append, Cancel
-from tickwork.model.records import Error, Execution
+from tickwork.model.claims import LEASE
+from tickwork.model.lifetime import Projection
+from tickwork.model.messages import Append, Cancel, Receipt
+from tickwork.model.records import Error, intent
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tickwork.executor.attempt import HistoryReader
     from tickwork.executor.registry import Registry
-    from tickwork.ports import BlobStore, Clock, Delivery, EventBus, Ids, Subscription
+    from tickwork.model.messages import NodeInput
+    from tickwork.model.records import Entry
+    from tickwork.ports import BlobStore, Clock, Delivery, EventBus, Ids, KVStore, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +70,7 @@ class Executor:
         self,
         bus: EventBus,
         blobs: BlobStore,
+        kv: KVStore,
         clock: Clock,
         ids: Ids,
         *,
@@ -66,19 +79,27 @@ class Executor:
         concurrency: int = 10_000,
         threads: int = 32,
         processes: int = 8,
+        lease: float = LEASE,
     ) -> None:
         self._bus, self._clock, self._registry = bus, clock, registry
         self.name = f"{ids.token()} python/{__version__}"
         """How records name this worker: boot id, language and version."""
-        self._lanes = Lanes(blobs, clock, history, self._ended, concurrency, threads, processes)
+        self._claims = Claims(kv, self.name, lease)
+        self._lanes = Lanes(blobs, clock, history, self._ended, concurrency, threads, processes, self._ask_permit)
         self._attempts: dict[str, Attempt] = {}
-        self._parked: dict[str, list[Delivery]] = {}
+        """By work id: at most one attempt at a time at the same work."""
+        self._asking: dict[str, Attempt] = {}
+        """Attempts whose intent is not in the log yet, by the intent's entry id."""
+        self._parked: dict[str, dict[str, Delivery]] = {}
         self._cancelled: dict[str, str] = {}
-        self._completed: list[tuple[Attempt, Execution]] = []
+        self._completed: list[tuple[Attempt, Entry]] = []
+        self._permits: list[Attempt] = []
+        self.counts = {"taken": 0, "recorded": 0, "repeated_intents": 0, "undecodable": 0}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._inputs: Subscription | None = None
         self._cancels: Subscription | None = None
+        self._receipts: Subscription | None = None
         self._limit = concurrency + BACKLOG
         self._taken = 0
         registry.on_bind(self._unpark)
@@ -86,21 +107,24 @@ class Executor:
     async def start(self) -> None:
         """Joins its groups, so that nothing published from now on is missed."""
         self._lanes.open(asyncio.get_running_loop())
-        # The empty group is one of its own: every worker hears every cancellation.
+        # The empty group is one of its own: every worker hears every cancellation, and every receipt.
         self._cancels = await self._bus.subscribe([f"{messages.CANCELLATIONS}.*"], "")
+        self._receipts = await self._bus.subscribe([f"{messages.RECEIPTS}.*"], "")
         topics = [f"{messages.TASK_INPUTS}.*", f"{messages.PLAN_INPUTS}.*"]
         self._inputs = await self._bus.subscribe(topics, GROUP)
 
     async def run(self) -> None:
         """Serves until cancelled; then what is running is stopped and stays unacknowledged. After `start`."""
-        if self._inputs is None or self._cancels is None:
+        if self._inputs is None or self._cancels is None or self._receipts is None:
             raise RuntimeError("start() comes before run()")
         loops = [
             asyncio.create_task(loop, name=f"executor: {name}")
             for loop, name in (
                 (self._take(self._inputs), "inputs"),
-                (self._hear(self._cancels), "cancellations"),
+                (self._hear(self._cancels, self._on_cancel), "cancellations"),
+                (self._hear(self._receipts, self._on_receipt), "receipts"),
                 (self._publish(self._inputs), "records"),
+                (self._beat(), "beats"),
             )
         ]
         try:
@@ -112,8 +136,8 @@ class Executor:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._lanes.close(self._attempts.values())
-            await self._inputs.close()
-            await self._cancels.close()
+            for subscription in (self._inputs, self._cancels, self._receipts):
+                await subscription.close()
 
     async def _take(self, subscription: Subscription) -> None:
         while True:
@@ -133,54 +157,111 @@ class Executor:
             await self._bury(delivery, str(error))
             await subscription.ack([delivery])
             return
-        running = self._attempts.get(message.exec_id)
+        work_id = message.work_id
+        running = self._attempts.get(work_id)
         if running is not None:
             running.deliveries.append(delivery)
             return
         bound = self._registry.find(message.graph_digest, message.node)
         if bound is None:
-            self._park(delivery, message.graph_digest, message.node)
+            await self._park(delivery, message, subscription)
             return
-        attempt = Attempt(delivery, message, bound, self._lanes)
-        self._attempts[message.exec_id] = attempt
+        if not await self._claims.take(work_id):
+            await subscription.ack([delivery])
+            return
+        hook = hook_of(bound) if message.reconcile else bound
+        attempt = Attempt(delivery, message, hook or bound, self._lanes)
+        self._attempts[work_id] = attempt
         self._taken += 1
+        self.counts["taken"] += 1
         reason = self._cancelled.pop(message.exec_id, None)
         if reason is not None:
             self._ended(attempt, _cancelled(reason))
+        elif hook is None:
+            self._ended(attempt, Outcome("FAILED", None, Error("NoHook", f"`{message.node}` has no reconcile hook")))
         else:
             self._lanes.submit(attempt)
 
-    def _park(self, delivery: Delivery, digest: str, node: str) -> None:
-        parked = self._parked.setdefault(digest, [])
+    async def _park(self, delivery: Delivery, message: NodeInput, subscription: Subscription) -> None:
+        parked = self._parked.setdefault(message.graph_digest, {})
         if not parked:
             log.warning(
                 "inputs wait for a graph that this process has not loaded: %s, node %s. Load it here "
                 "(name its file or module), or start a worker that has it",
-                digest,
-                node,
+                message.graph_digest,
+                message.node,
             )
-        parked.append(delivery)
+        before = parked.pop(message.work_id, None)
+        if before is not None:
+            await subscription.ack([before])  # the sweeper sent it again
+        parked[message.work_id] = delivery
 
     def _unpark(self, digest: str) -> None:
         parked = self._parked.pop(digest, None)
         if parked and self._inputs is not None:
-            self._lanes.later(self._accept_all(parked, self._inputs))
+            self._lanes.later(self._accept_all(list(parked.values()), self._inputs))
 
     async def _accept_all(self, deliveries: list[Delivery], subscription: Subscription) -> None:
         for delivery in deliveries:
             await self._accept(delivery, subscription)
 
-    async def _hear(self, subscription: Subscription) -> None:
+    # -- what every worker hears
+
+    async def _hear(self, subscription: Subscription, handle: Callable[[bytes], None]) -> None:
         while True:
             deliveries = await subscription.receive(BATCH)
             if not deliveries:
                 return  # the bus was stopped
             for delivery in deliveries:
                 try:
-                    self._cancel(messages.decode_cancel(delivery.message.value))
+                    handle(delivery.message.value)
                 except msgspec.MsgspecError as error:
                     await self._bury(delivery, str(error))
             await subscription.ack(deliveries)
+
+    def _on_cancel(self, value: bytes) -> None:
+        self._cancel(messages.decode_cancel(value))
+
+    def _on_receipt(self, value: bytes) -> None:
+        receipt = messages.decode_receipt(value)
+        if receipt.worker == self.name:
+            self._permit(receipt)
+
+    async def _beat(self) -> None:
+        """Says that this worker lives, and asks again for receipts that did not come."""
+        while True:
+            await self._clock.sleep(self._claims.interval)
+            await self._claims.beat(list(self._attempts))
+            self.counts["repeated_intents"] += len(self._asking)
+            self._permits += self._asking.values()
+            self._wake.set()
+
+    # -- at most once
+
+    def _ask_permit(self, attempt: Attempt) -> None:
+        """User code may not be called before the log shows that it was this worker that was going to."""
+        self._asking[intent(attempt.message.exec_id, self.name).id] = attempt
+        self._permits.append(attempt)
+        self._wake.set()
+
+    def _permit(self, receipt: Receipt) -> None:
+        attempt = self._asking.pop(receipt.entry_id, None)
+        if attempt is None or attempt.done:
+            return
+        if receipt.accepted:
+            self._lanes.permitted(attempt)
+        else:
+            # Another worker was first, or the attempt was given up: what becomes of it is not for this one to say.
+            self._lanes.drop(attempt)
+            self._lanes.later(self._dropped(attempt))
+
+    async def _dropped(self, attempt: Attempt) -> None:
+        self._attempts.pop(attempt.message.work_id, None)
+        self._taken -= 1
+        self._room.set()
+        await self._claims.release([attempt.message.work_id])
+        if self._inputs is not None:
+            await self._inputs.ack(attempt.deliveries)
 
     def _cancel(self, cancel: Cancel) -> None:
         if cancel.exec_ids is None:
@@ -188,7 +269,7 @@ class Executor:
         else:
             found = []
             for exec_id in cancel.exec_ids:
-                attempt = self._attempts.get(exec_id)
+                attempt = self._attempts.get(exec_id)  # a hook is not cancelled: it only looks
                 if attempt is not None:
                     found.append(attempt)
                 else:
@@ -199,10 +280,9 @@ class Executor:
             self._lanes.stop(attempt, _cancelled(cancel.reason))
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        """An attempt is over: its record joins those that are published next."""
+        """An attempt is over: what is recorded of it joins what is published next."""
         attempt.done = True
-        execution = attempt.execution(outcome, self._clock.now(), self.name)
-        self._completed.append((attempt, execution))
+        self._completed.append((attempt, verdict(attempt, outcome, self._clock.now(), self.name)))
         self._wake.set()
 
     async def _publish(self, subscription: Subscription) -> None:
@@ -210,37 +290,65 @@ class Executor:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            permits, self._permits = self._permits, []
             completed, self._completed = self._completed, []
             by_tenant: dict[str, list[BusMessage]] = {}
-            for attempt, execution in completed:
+            for attempt in permits:
+                if not attempt.done:
+                    by_tenant.setdefault(attempt.message.tenant_id, []).append(self._intent(attempt))
+            for attempt, entry in completed:
                 message = attempt.message
-                value = self._encoded(attempt, execution)
+                value = self._encoded(attempt, entry)
                 by_tenant.setdefault(message.tenant_id, []).append(BusMessage(message.lifetime_id, value))
             for tenant_id, batch in by_tenant.items():
                 await self._publish_surely(messages.topic(messages.DATA_PLANE, tenant_id), batch)
-            deliveries: list[Delivery] = []
-            for attempt, _ in completed:
-                deliveries += attempt.deliveries
-                if attempt.stopping is None:
-                    attempt.ctx.detach()  # no reference cycle is left for the collector
-                del self._attempts[attempt.message.exec_id]
-            self._taken -= len(completed)
-            self._room.set()
-            await subscription.ack(deliveries)
+            if completed:
+                await self._settle([attempt for attempt, _ in completed], subscription)
 
-    def _encoded(self, attempt: Attempt, execution: Execution) -> bytes:
-        """The record as it travels; of one that cannot be recorded, that it cannot be."""
+    async def _settle(self, completed: list[Attempt], subscription: Subscription) -> None:
+        """Lets go of attempts whose records are published."""
+        deliveries: list[Delivery] = []
+        for attempt in completed:
+            deliveries += attempt.deliveries
+            if attempt.stopping is None:
+                attempt.ctx.detach()  # no reference cycle is left for the collector
+            del self._attempts[attempt.message.work_id]
+        self._taken -= len(completed)
+        self.counts["recorded"] += len(completed)
+        self._room.set()
+        await self._claims.release([attempt.message.work_id for attempt in completed])
+        await subscription.ack(deliveries)
+
+    def _intent(self, attempt: Attempt) -> BusMessage:
         message = attempt.message
+        append = Append(
+            message.tenant_id, message.lifetime_id, (intent(message.exec_id, self.name),), receipt=self.name
+        )
+        return BusMessage(message.lifetime_id, messages.encode(append))
+
+    def _encoded(self, attempt: Attempt, entry: Entry) -> bytes:
+        """The record as it travels; of one that cannot be recorded, that it cannot be."""
         try:
-            value = messages.encode(Append(message.tenant_id, message.lifetime_id, (execution,)))
+            value = messages.encode(_append(attempt, entry))
             if len(value) <= RECORD_LIMIT:
                 return value
             why = f"the record has {len(value):,} bytes, and {RECORD_LIMIT:,} is the limit; look at reason and details"
         except (TypeError, ValueError, OverflowError) as fault:
             why = f"the record cannot be written: {fault}"
         failed = Outcome("FAILED", None, Error("EncodingError", why, retryable=False))
-        execution = attempt.execution(failed, execution.finished_at, self.name)
-        return messages.encode(Append(message.tenant_id, message.lifetime_id, (execution,)))
+        return messages.encode(_append(attempt, attempt.execution(failed, self._clock.now(), self.name)))
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and sizes of this worker, by name."""
+        inputs = (messages.TASK_INPUTS, messages.PLAN_INPUTS)
+        return {
+            **self.counts,
+            "refused": self._claims.refused,
+            "queued": sum(self._bus.depth(f"{name}.*", GROUP) for name in inputs),
+            "held": self._taken,
+            "held_limit": self._limit,
+            "parked": sum(len(parked) for parked in self._parked.values()),
+        }
 
     async def _publish_surely(self, topic: str, batch: list[BusMessage]) -> None:
         while True:
@@ -254,10 +362,19 @@ class Executor:
 
     async def _bury(self, delivery: Delivery, why: str) -> None:
         tenant_id = delivery.topic.partition(".")[2]
-        log.error("a message on %s cannot be decoded and goes to the dead letters: %s", delivery.topic, why)
-        headers = {"reason": why, "topic": delivery.topic}
+        self.counts["undecodable"] += 1
+        headers = {"reason": f"it cannot be decoded: {why}", "topic": delivery.topic}
         dead = BusMessage(delivery.message.key, delivery.message.value, headers)
         await self._bus.publish(messages.topic(messages.DEAD_LETTERS, tenant_id), [dead])
+
+
+def _append(attempt: Attempt, entry: Entry) -> Append:
+    """What is recorded of an attempt. Of an `at_most_once` Task somebody may have been asked about it meanwhile."""
+    message = attempt.message
+    projection = None
+    if message.effect == "at_most_once":
+        projection = Projection("RUNNING", questions_closed=(message.exec_id,))
+    return Append(message.tenant_id, message.lifetime_id, (entry,), projection)
 
 
 def _cancelled(reason: str) -> Outcome:

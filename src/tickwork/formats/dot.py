@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from tickwork.formats.dot_tokens import Token, tokens
-from tickwork.formats.draft import Draft, DraftNode
+from tickwork.formats.draft import HEADER, Draft, DraftNode
 from tickwork.formats.drawn import DrawnEdge, understand
 from tickwork.formats.fields import BROKEN, NODE, TEXT, Reading
 from tickwork.formats.json import read_json
@@ -43,10 +43,11 @@ _DRAWING = """
     target tooltip truecolor url vertices viewport weight width xdotversion xlabel xlp
 """
 DRAWING = frozenset(_DRAWING.split())
-_TEXTS = frozenset({"title", "description", "run", "isolation"})
+TEXTS = frozenset({"title", "description", "run", "effect", "isolation"})
+"""Options of a node that are a text; the others hold JSON."""
 _NODE_KEYS = {"type": "", "label": "", **{f.name: "" for f in NODE.fields}}
 _EDGE_KEYS = dict.fromkeys(("kind", "label", "condition", "join", "quorum"), "")
-_GRAPH_KEYS = dict.fromkeys(("name", "version", "description", "label"), "")
+_GRAPH_KEYS = dict.fromkeys((*HEADER, "label"), "")
 
 
 @dataclass(slots=True)
@@ -203,7 +204,10 @@ class _Parser:
 
     def graph_attributes(self, attributes: Attributes, depth: int) -> None:
         for key, token in attributes.items():
-            if depth == 1 and key in ("name", "version", "description"):
+            if depth == 1 and key == "limits":
+                if tree := self.json(key, token):
+                    self.draft.header[key] = tree
+            elif depth == 1 and key in HEADER:
                 self.draft.header[key] = Tree(token.text, token.at)
             elif depth == 1:
                 self.check_key(key, token, _GRAPH_KEYS, "a graph")
@@ -277,7 +281,7 @@ class _Parser:
             name = "title" if key == "label" else key
             if key not in _NODE_KEYS or key == "type" or (key == "label" and "title" in attributes):
                 continue
-            tree = Tree(token.text, token.at) if name in _TEXTS else self.json(key, token)
+            tree = Tree(token.text, token.at) if name in TEXTS else self.json(key, token)
             if tree is not None and (name != "title" or tree.value):
                 parts[name], keys[name] = tree, token.key_at or token.at
         return Tree(parts, at, keys)

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tickwork.formats.dot import TEXTS
 from tickwork.formats.dot_tokens import quoted
 from tickwork.formats.drawn import DrawnEdge, say_the_rest
-from tickwork.formats.fields import NODE
+from tickwork.formats.fields import GRAPH_LIMITS, NODE
 from tickwork.model.graph import END, START, AgentGraph, Edge, Join, Node
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -25,6 +26,8 @@ def write_dot(graph: AgentGraph) -> str:
 def _lines(graph: AgentGraph) -> Iterator[str]:
     yield f"digraph {_id(graph.name)} {{"
     header = {"version": graph.version} | ({"description": graph.description} if graph.description else {})
+    if limits := GRAPH_LIMITS.options(graph.limits):
+        header["limits"] = json.dumps(limits)
     yield f"  graph [{_attributes(header)}]"
     names = {node.name for node in graph.nodes}
     for mark in (START, END):
@@ -41,7 +44,7 @@ def _lines(graph: AgentGraph) -> Iterator[str]:
 def _node(node: Node) -> dict[str, str]:
     found = {"type": node.kind, "shape": "box" if node.kind == "task" else "hexagon"}
     for name, value in NODE.options(node).items():
-        text = isinstance(value, str) and name in ("title", "description", "run", "isolation")
+        text = isinstance(value, str) and name in TEXTS
         found["label" if name == "title" else name] = value if text else json.dumps(value, ensure_ascii=False)
     return found
 

@@ -10,12 +10,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tickwork.formats.fields import NODE, TEXT, Reading
+from tickwork.formats.fields import BROKEN, GRAPH_LIMITS, NODE, TEXT, Reading
 from tickwork.formats.tree import Tree
-from tickwork.model.graph import END, AgentGraph, Edge, EdgeKind, Join, Node, NodeKind
+from tickwork.model.graph import END, AgentGraph, Edge, EdgeKind, Join, Limits, Node, NodeKind
 from tickwork.model.problems import Location
 
 DEFAULT_VERSION = "0.1.0"
+HEADER = ("name", "version", "description", "limits")
+"""What a file says about the graph as a whole."""
 
 
 @dataclass(slots=True)
@@ -68,12 +70,18 @@ class Draft:
                     tree = Tree(str(tree.value), tree.at)  # `1.0` is a number to YAML, and no version to anybody
                 value = TEXT.read(tree, key, self.reading)
                 header[key] = value if isinstance(value, str) else None
+        limits = Limits()
+        if tree := self.header.get("limits"):
+            sources.put("field", "limits", tree.at)
+            read = GRAPH_LIMITS.read(tree, "limits", self.reading)
+            limits = limits if read is BROKEN else read
         return AgentGraph(
             name=header.get("name") or legal_name(default_name),
             version=header.get("version") or DEFAULT_VERSION,
             description=header.get("description") or "",
             nodes=tuple(nodes),
             edges=tuple(self.edges),
+            limits=limits,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tickwork.formats.fields import GRAPH_LIMITS
 from tickwork.model.graph import END, START, AgentGraph, Edge, Node
 
 _WAITS = ("human", "signal", "timer", "child")
@@ -24,6 +25,8 @@ def _header(graph: AgentGraph) -> Iterator[str]:
     yield f"{graph.label}  {_count(tasks, 'Task')}, {_count(plans, 'Plan')}, {_count(len(graph.edges), 'edge')}"
     if graph.description:
         yield from graph.description.strip().split("\n")
+    if limits := GRAPH_LIMITS.options(graph.limits):
+        yield "limits: " + ", ".join(f"{name} {bound:,}" for name, bound in limits.items())
     yield ""
 
 
@@ -94,6 +97,7 @@ class _Drawing:
 def _box(node: Node) -> str:
     shape = f"[{node.name}]" if node.kind == "task" else f"{{{node.name}}}"
     does = [f"({word})" for word in _WAITS if getattr(node, word) is not None]
+    does += [f"({node.effect})"] if node.effect != "idempotent" else []
     return " ".join([shape, *node.title.split(), *does])
 
 

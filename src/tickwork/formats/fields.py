@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import msgspec
 
 from tickwork.formats.tree import Tree, plain
-from tickwork.model.graph import Child, Human, Node, RetryPolicy, Signal, TimeLimits, Timer
+from tickwork.model.graph import Child, Effect, Human, Limits, Node, RetryPolicy, Signal, TimeLimits, Timer
 from tickwork.model.problems import Location, Problem
-from tickwork.model.validation import MAX_GUESSES, SourceMap, nearest, shown
+from tickwork.model.validation import GREATEST, MAX_GUESSES, SourceMap, nearest, shown
 
 BROKEN: Any = object()
 """What a reader returns for a value that it has reported."""
@@ -378,6 +378,20 @@ CHILD = Record(
     ),
     short="name",
 )
+_GRAPH_LIMITS = {
+    "records": "how many entries the log of one lifetime may have",
+    "visits": "how often one node may be visited in one branch",
+    "open_visits": "how many visits of a lifetime may be open at the same time",
+    "depth": "how many fan-out groups may lie inside each other",
+}
+GRAPH_LIMITS = Record(
+    Limits,
+    "the limits of a graph",
+    tuple(
+        Field(name, WHOLE, about, limits={"minimum": 1, "maximum": GREATEST[name]})
+        for name, about in _GRAPH_LIMITS.items()
+    ),
+)
 NODE = Record(
     Node,
     "a node",
@@ -387,6 +401,7 @@ NODE = Record(
         Field("run", TEXT, "its code: package.module:attribute, or path/to/file.py:attribute beside the graph file"),
         Field("retry", RETRY, "when a failed attempt is tried again"),
         Field("limits", LIMITS, "time limits of one attempt"),
+        Field("effect", Choice(get_args(Effect)), "what running it twice would do; only of a Task that runs code"),
         Field("isolation", Choice(("inline", "subprocess")), "where the code runs"),
         Field("memory_mb", WHOLE, "memory limit of a subprocess, in MiB", limits={"minimum": 1}),
         Field("human", HUMAN, "a person answers"),

@@ -6,9 +6,9 @@
       %% tickwork: {"node": "Fetch", "run": "tasks.py:fetch"}
 
 What Mermaid has no word for stands in `%% tickwork:` comments, which Mermaid does not see: {"name", "version",
-"description"} of the graph, {"node": NAME, options} of a node, {"edge": "a -> b", kind, label, condition, join} of an
-edge; several for one pair of nodes belong to its edges in their order. Classes, styles, clicks and subgraphs are for
-the eye only. Every line is read once from left to right.
+"description", "limits"} of the graph, {"node": NAME, options} of a node, {"edge": "a -> b", kind, label, condition,
+join} of an edge; several for one pair of nodes belong to its edges in their order. Classes, styles, clicks and
+subgraphs are for the eye only. Every line is read once from left to right.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import html
 import re
 from dataclasses import dataclass
 
+from tickwork.formats.draft import HEADER as OF_GRAPH
 from tickwork.formats.draft import Draft, DraftNode
 from tickwork.formats.drawn import DrawnEdge, bridged, understand
 from tickwork.formats.fields import BROKEN, TEXT, Reading
@@ -302,10 +303,10 @@ class _Parser:
             options[about.value] = Tree(parts, said.at, dict.fromkeys(parts, said.at))
         elif "edge" not in said.parts:
             for key, part in said.parts.items():
-                if key in ("name", "version", "description"):
+                if key in OF_GRAPH:
                     self.draft.header[key] = part
                 else:
-                    known = dict.fromkeys(("name", "version", "description", "node", "edge"))
+                    known = dict.fromkeys((*OF_GRAPH, "node", "edge"))
                     self.reading.unknown_key(key, part.at, known, "a tickwork comment")
 
     def heed_edges(self) -> None:

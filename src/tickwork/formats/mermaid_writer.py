@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tickwork.formats.drawn import DrawnEdge, join_label, say_the_rest
-from tickwork.formats.fields import NODE
+from tickwork.formats.fields import GRAPH_LIMITS, NODE
 from tickwork.formats.mermaid import meant
 from tickwork.formats.schema import write_join
 from tickwork.model.graph import END, START, AgentGraph, Node
@@ -30,8 +30,12 @@ def write_mermaid(graph: AgentGraph) -> str:
 
 def _lines(graph: AgentGraph) -> Iterator[str]:
     yield "flowchart TD"
-    header = {"name": graph.name, "version": graph.version}
-    yield _comment(header | ({"description": graph.description} if graph.description else {}))
+    header: dict[str, Any] = {"name": graph.name, "version": graph.version}
+    if graph.description:
+        header["description"] = graph.description
+    if limits := GRAPH_LIMITS.options(graph.limits):
+        header["limits"] = limits
+    yield _comment(header)
     ids = _ids(graph)
     for mark, text in ((START, "Start"), (END, "End")):
         if any(mark in (edge.source, edge.target) for edge in graph.edges):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any, get_args
 
-from tickwork.formats.draft import Draft, DraftNode, implied_kind
-from tickwork.formats.fields import BROKEN, NODE, TEXT, WHOLE, Choice, Reading
+from tickwork.formats.draft import HEADER, Draft, DraftNode, implied_kind
+from tickwork.formats.fields import BROKEN, GRAPH_LIMITS, NODE, TEXT, WHOLE, Choice, Reading
 from tickwork.formats.tree import Tree
 from tickwork.model.graph import END, AgentGraph, Edge, EdgeKind, Join, JoinMode, NodeKind
 from tickwork.model.ids import NAME
@@ -21,6 +21,7 @@ _GRAPH_KEYS = {
     "name": "the graph's name; the file's name when it is left out",
     "version": "its semantic version; 0.1.0 when it is left out",
     "description": "what it is for",
+    "limits": "bounds of one lifetime; what exceeds one ends it as FAILED",
     "tasks": "the nodes that work: NAME: {options}",
     "plans": "the nodes that decide: NAME: {options}",
     "edges": "what leads where: `a -> b`, or {from: a, to: b, ...}",
@@ -51,7 +52,7 @@ def read_tree(tree: Tree, reading: Reading) -> Draft:
         draft.lost_edges = True
         return draft
     for key, part in tree.value.items():
-        if key in ("name", "version", "description"):
+        if key in HEADER:
             draft.header[key] = part
         elif key in ("tasks", "plans"):
             read_nodes(part, "task" if key == "tasks" else "plan", draft)
@@ -180,6 +181,8 @@ def write_tree(graph: AgentGraph) -> dict[str, Any]:
     tree: dict[str, Any] = {"tickwork": FORMAT_VERSION, "name": graph.name, "version": graph.version}
     if graph.description:
         tree["description"] = graph.description
+    if limits := GRAPH_LIMITS.options(graph.limits):
+        tree["limits"] = limits
     for key, kind in (("tasks", "task"), ("plans", "plan")):
         if nodes := {node.name: NODE.options(node) for node in graph.nodes if node.kind == kind}:
             tree[key] = nodes
@@ -232,6 +235,7 @@ def graph_schema() -> dict[str, Any]:
     types: dict[str, dict[str, Any]] = {
         "tickwork": {"const": FORMAT_VERSION},
         "name": name,
+        "limits": GRAPH_LIMITS.schema(),
         "tasks": nodes,
         "plans": nodes,
         "edges": {"type": "array", "items": {"anyOf": [{"type": "string", "pattern": "->"}, {"$ref": "#/$defs/edge"}]}},

@@ -227,6 +227,9 @@ def _event_record(event: Event, entry: LogEntry, lifetime: Lifetime) -> Lifetime
     beside = record.data.extra
     v1.restore(record, event.data.get("extra", {}))
     record.data.extra |= beside
+    if (late := event.data.get("execution")) is not None:
+        # A record of its own, unknown fields and all; in a log it has no place but this event's.
+        record.data.execution = _record(msgspec.convert(late, Execution), LogEntry(0, 0, event), lifetime)
     return record
 
 
@@ -238,7 +241,7 @@ def _event_data(data: dict[str, Any]) -> v1.EventData:
             fields["cost_usd"] = usd(value)
         elif key not in v1.EventData.__struct_fields__:
             extra[key] = value
-        elif value is not None and key != "extra":
+        elif value is not None and key not in ("extra", "execution"):
             fields[key] = _fact(key, value)
     return v1.EventData(**fields, extra=extra)
 
@@ -347,6 +350,9 @@ def _stored_error(error: v1.Error | UnsetType) -> records.Error | None:
 def _event(record: LifetimeEventRecord) -> Event:
     facts = record.data
     data: dict[str, Any] = {}
+    if (late := _set(facts.execution)) is not None:
+        data["execution"] = msgspec.msgpack.decode(records.encode_entry(_execution(late)))
+        facts.execution = UNSET
     for key in facts.__struct_fields__:
         value = getattr(facts, key)
         if value is UNSET or key == "extra" or (key in ("labels", "who") and not value):

@@ -157,7 +157,7 @@ class EventData(Part):
     exec_id: Annotated[str | UnsetType, Meta(description="The execution that it is about.")] = UNSET
     node: Annotated[str | UnsetType, Meta(description="waiting: the node that waits.")] = UNSET
     branch: Annotated[str | UnsetType, Meta(description="waiting: the branch that waits.")] = UNSET
-    on: Annotated[str | UnsetType, Meta(description="waiting: human or signal.")] = UNSET
+    on: Annotated[str | UnsetType, Meta(description="waiting: human, signal, unknown or poison.")] = UNSET
     prompt: Annotated[str | UnsetType, Meta(description="waiting: what a person is asked.")] = UNSET
     answer_schema: Annotated[dict[str, Any] | UnsetType, Meta(description="waiting: schema of the answer.")] = UNSET
     deadline: Annotated[Time | UnsetType, Meta(description="waiting: until when. UTC.")] = UNSET
@@ -175,6 +175,12 @@ class EventData(Part):
     source: Annotated[Source | UnsetType, Meta(description="completed: where its result stands.")] = UNSET
     error: Annotated[Error | UnsetType, Meta(description="failed: what failed it.")] = UNSET
     since: Annotated[Time | UnsetType, Meta(description="waiting: since when. UTC.")] = UNSET
+    worker: Annotated[str | UnsetType, Meta(description="intent, unknown: the worker of the call.")] = UNSET
+    action: Annotated[str | UnsetType, Meta(description="reconciled: retry or ask.")] = UNSET
+    execution: Annotated[ExecutionRecord | UnsetType, Meta(description="superseded: what came too late.")] = UNSET
+    lifetime_id: Annotated[str | UnsetType, Meta(description="forked: the lifetime it came from.")] = UNSET
+    seq: Annotated[Count | UnsetType, Meta(description="forked: how many entries both share.")] = UNSET
+    replaced: Annotated[bool | UnsetType, Meta(description="forked: whether exec_id has another result.")] = UNSET
 
 
 class LifetimeEventRecord(Part):

@@ -23,6 +23,7 @@ NodeKind = Literal["task", "plan"]
 EdgeKind = Literal["NORMAL", "PARALLEL", "JOIN", "FINAL"]
 JoinMode = Literal["all", "settled", "any", "quorum"]
 Isolation = Literal["inline", "subprocess"]
+Effect = Literal["pure", "idempotent", "at_most_once"]
 
 MAX_BRANCHES = 10_000
 """How many branches one PlanExecution may open (spec section 2)."""
@@ -59,6 +60,22 @@ class TimeLimits(Part, frozen=True):
     """Longest silence between two heartbeats of a running attempt."""
     grace: float = 5.0
     """How long user code may take to stop once it is told to; then it is abandoned and that is recorded."""
+
+
+class Limits(Part, frozen=True):
+    """Bounds of one lifetime of this graph. They are part of the graph, so that a replay meets them at the same place.
+
+    What exceeds one ends the lifetime FAILED (`limit_exceeded: ...`), whoever asked for it.
+    """
+
+    records: int = 200_000
+    """Entries of the log."""
+    visits: int = 50_000
+    """Visits of one node in one branch, attempts not counted."""
+    open_visits: int = 20_000
+    """Visits that are open at the same time, over all branches."""
+    depth: int = 100
+    """Fan-out groups inside each other."""
 
 
 class Human(Part, frozen=True):
@@ -111,6 +128,9 @@ class Node(Part, frozen=True):
     """The implementation: `package.module:attribute`, or `path/to/file.py:attribute` relative to the graph file."""
     retry: RetryPolicy = RetryPolicy()
     limits: TimeLimits = TimeLimits()
+    effect: Effect = "idempotent"
+    """What running it twice would do. `pure` and `idempotent`: run again when an attempt was lost. `at_most_once`: its
+    intent is recorded before user code starts, and a lost attempt is UNKNOWN until somebody says what happened."""
     isolation: Isolation = "inline"
     memory_mb: int | None = None
     """Address space limit of a subprocess, in MiB."""
@@ -156,6 +176,7 @@ class AgentGraph(Part, frozen=True, dict=True):
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     description: str = ""
+    limits: Limits = Limits()
 
     @cached_property
     def node(self) -> dict[str, Node]:

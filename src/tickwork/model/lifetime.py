@@ -44,14 +44,18 @@ class TimerRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class Question(msgspec.Struct, kw_only=True):
-    """An open wait of a lifetime: a question to a person, or a signal that has not come."""
+    """An open wait of a lifetime: a question to a person, or a signal that has not come.
+
+    `unknown`: only a person can tell whether a call of an `at_most_once` Task had its effect. `poison`: its workers
+    died of it again and again, and somebody has to say whether it may run once more.
+    """
 
     tenant_id: str
     lifetime_id: str
     exec_id: str
     node: str
     branch: str
-    on: Literal["human", "signal"]
+    on: Literal["human", "signal", "unknown", "poison"]
     since: int
     prompt: str = ""
     signal: str = ""

@@ -36,6 +36,11 @@ EventType = Literal[
     "timer_fired",
     "completed",
     "failed",
+    "intent",
+    "unknown",
+    "reconciled",
+    "superseded",
+    "forked",
 ]
 
 
@@ -114,8 +119,8 @@ class Event(msgspec.Struct, array_like=True, tag_field="tag", tag="e", gc=False)
     """Something that happened to the lifetime as a whole. `id` is unique in the lifetime; `data` by type:
 
     started         graph {name, version, digest}, input (payload), labels, parent (lifetime, visit) for a child
-    waiting         the headers of the execution that waits, on ("human" | "signal"), prompt, answer_schema, deadline,
-                    who, name (of the signal), graph
+    waiting         the headers of the execution that waits, on ("human" | "signal" | "unknown" | "poison"), prompt,
+                    answer_schema, deadline, who, name (of the signal), graph
     signalled       name, payload, by
     paused          reason, by
     resumed         by
@@ -125,6 +130,11 @@ class Event(msgspec.Struct, array_like=True, tag_field="tag", tag="e", gc=False)
     timer_fired     timer_id
     completed       exec_id, source (where the result stands), executions, tokens_used, cost_nano_usd
     failed          reason, error, exec_id, executions, tokens_used, cost_nano_usd
+    intent          exec_id, worker: user code of an `at_most_once` Task is about to be called
+    unknown         exec_id, reason: nobody can tell by himself whether that call had its effect
+    reconciled      exec_id, action ("retry": it did not happen | "ask": only a person can tell), reason, by
+    superseded      exec_id, execution: a result that came after another one was recorded; kept, and applied to nothing
+    forked          lifetime_id, seq (entries shared with it), exec_id, by, replaced (whether that result is another)
     """
 
     id: str
@@ -146,6 +156,11 @@ class LogEntry(msgspec.Struct, array_like=True, gc=False):
     seq: int
     at: int
     entry: Entry
+
+
+def intent(exec_id: str, worker: str) -> Event:
+    """That `worker` is about to call an `at_most_once` Task ("": that nobody may any more). The first one counts."""
+    return Event(f"intent:{exec_id}", "intent", {"exec_id": exec_id, "worker": worker})
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from tickwork.model.graph import AgentGraph, Edge, Node, Part
+from tickwork.model.graph import AgentGraph, Edge, Limits, Node, Part
 from tickwork.model.words import nearest, shown
 
 Told = Callable[[str, str, str], None]
@@ -40,6 +40,7 @@ def sound_graph(graph: AgentGraph, told: Told) -> tuple[AgentGraph, set[str]]:
 
     nodes = tuple([_sound(each, Node, f"nodes.{i}", tell) for i, each in enumerate(_items(graph, "nodes", tell))])
     edges = tuple([_sound(each, Edge, f"edges.{i}", tell) for i, each in enumerate(_items(graph, "edges", tell))])
+    limits = _sound(graph.limits, Limits, "limits", tell) or Limits()
     texts = {name: getattr(graph, name) for name in ("name", "version", "description")}
     for name, value in texts.items():
         if not isinstance(value, str):
@@ -48,7 +49,7 @@ def sound_graph(graph: AgentGraph, told: Told) -> tuple[AgentGraph, set[str]]:
     if not wrong:
         return graph, set()
     kept = tuple([edge for edge in edges if edge is not None])
-    sound = AgentGraph(nodes=tuple([node for node in nodes if node is not None]), edges=kept, **texts)
+    sound = AgentGraph(nodes=tuple([node for node in nodes if node is not None]), edges=kept, limits=limits, **texts)
     return sound, _doubtful(wrong)
 
 

@@ -26,6 +26,7 @@ from tickwork.model.words import CONTROL, nearest, shown
 
 __all__ = [
     "FROM_EDGES",
+    "GREATEST",
     "LONGEST",
     "MAX_GUESSES",
     "MAX_NODES",
@@ -42,6 +43,9 @@ MAX_NODES = 10_000
 
 LONGEST = 100 * 365.25 * 86_400
 """The longest duration, in seconds: a hundred years, so that every due time fits the records."""
+
+GREATEST = {"records": 10_000_000, "visits": 10_000_000, "open_visits": 1_000_000, "depth": 100}
+"""The greatest `limits` that a graph may ask for: an open visit takes memory, and each group lengthens all paths."""
 
 VERSION = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
@@ -60,6 +64,7 @@ FROM_EDGES = frozenset(
 )
 """Codes that are drawn from the edges as a whole, and mean nothing when some edges could not be read."""
 
+_CORRECT = "correct the number, or leave it out"
 _RULES = "letters, digits, `_` and `-`, a letter first, at most 128 characters"
 _WORKS = ("run", "human", "signal", "timer", "child")
 
@@ -165,6 +170,11 @@ class _Check:
 
         def told(path: str, wrong: str, hint: str) -> None:
             kind, *rest = path.split(".", 2)
+            if kind == "limits":
+                name = path.partition(".")[2]
+                what = f"`limits.{name}` of the graph" if name else "`limits` of the graph"
+                self.say("bad_type", self.sources.field(path), f"{what} {wrong}", hint)
+                return
             part = getattr(graph, kind)[int(rest[0])] if rest else graph
             name = part.name if isinstance(part, Node) and isinstance(part.name, str) else ""
             subject = f"{part.source} -> {part.target}" if isinstance(part, Edge) else name
@@ -185,6 +195,11 @@ class _Check:
             at = self.sources.field("version")
             self.say("bad_version", at, f"`{shown(graph.version)}` is not a semantic version", hint)
         self.text(graph.description, "description", "the graph's description")
+        for field, greatest in GREATEST.items():
+            value = getattr(graph.limits, field)
+            if not 1 <= value <= greatest:
+                message = f"limits.{field} of the graph is {value}; it has to be at least 1 and at most {greatest}"
+                self.say("bad_number", self.sources.field(f"limits.{field}"), message, _CORRECT)
         if not graph.nodes:
             hint = "add a Task, and the edges `start -> task` and `task -> end`"
             self.say("no_nodes", self.sources.graph(), "the graph has no nodes", hint)
@@ -214,6 +229,7 @@ class _Check:
         for field in ("title", "description", "run"):
             self.text(getattr(node, field), f"nodes.{index}.{field}", f"the {field} of `{name}`", node.name)
         self.works(index, node)
+        self.effect(index, node)
         self.numbers(index, node)
         self.json_value(index, "config", node.config)
         if node.memory_mb is not None and node.isolation != "subprocess":
@@ -250,6 +266,23 @@ class _Check:
             hint = "write three numbers, 1.0.0, or leave the version out to take the newest"
             self.say_node("bad_version", index, "child.version", message, hint)
 
+    def effect(self, index: int, node: Node) -> None:
+        """Only code has an effect that a second call could repeat: of the rest nothing is ever called twice."""
+        if node.effect == "idempotent" or (node.kind == "task" and node.runs_code):
+            return
+        waits = next((field for field in _WORKS[1:] if getattr(node, field)), "")
+        if node.kind == "plan":
+            what, why = "Plan", "a Plan only decides"
+            hint = "leave `effect` out, and let a Task after it do what must not happen twice"
+        elif waits == "child":
+            what, why = "Task", "it runs another graph"
+            hint = "leave `effect` out, and declare it for the Tasks of that graph"
+        else:
+            what, why = "Task", f"a Task with `{waits}` runs no code, so there is nothing that could happen twice"
+            hint = "leave `effect` out, or declare it for the Task whose code has the effect"
+        message = f"{what} `{shown(node.name)}` declares the effect {node.effect}, but {why}"
+        self.say_node("effect_without_code", index, "effect", message, hint)
+
     def numbers(self, index: int, node: Node) -> None:
         retry, limits = node.retry, node.limits
         above, least = (0.0, False), (0.0, True)
@@ -278,7 +311,7 @@ class _Check:
                 if high == LONGEST:
                     bounds = bounds.replace(f"{high:g}", "100 years") + " (in seconds)"
                 message = f"{field} of `{shown(node.name)}` is {value:g}; it has to be {bounds}"
-                self.say_node("bad_number", index, field, message, "correct the number, or leave it out")
+                self.say_node("bad_number", index, field, message, _CORRECT)
 
     def json_value(self, index: int, field: str, value: Any) -> bool:
         """Whether a free value can be written as JSON, which is how graphs are stored and compared."""

@@ -3,62 +3,86 @@
 It keeps the folded state of the lifetimes that are moving; one that waits is dropped when memory is wanted and is
 rebuilt from its log when something happens to it. It writes nothing itself: what it wants in the log goes to the Data
 Plane like everybody else's, under an id that comes from its cause, so two Control Planes cannot do a thing twice.
+
+References may come late, twice, or never. One that is late or doubled says nothing new; after one that is missing the
+log is read. `recheck` is for those after which nothing came: it looks at the log, and sends again what it demands.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from tickwork.errors import StorageError, StoreCorrupt, TickworkError
 from tickwork.model import messages
 from tickwork.model.ids import child_lifetime_id
-from tickwork.model.messages import Append, Cancel, Committed
-from tickwork.model.records import Error, Event, Execution, LogEntry, json_payload
-from tickwork.orchestrator import visits
+from tickwork.model.records import Execution, LogEntry
 from tickwork.orchestrator.fold import fold, outstanding
-from tickwork.orchestrator.inputs import EntryCache, node_input, render_prompt
-from tickwork.orchestrator.projection import marked, project, wakes
+from tickwork.orchestrator.inputs import EntryCache
+from tickwork.orchestrator.performing import Performer
+from tickwork.orchestrator.projection import marked
+from tickwork.orchestrator.rebuilding import Rebuilder
 from tickwork.orchestrator.serving import Serving
-from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
-from tickwork.orchestrator.state import CancelRunning, Command, Dispatch, LifetimeState, Record, TellParent, Visit
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tickwork.model.lifetime import LifetimeStatus
+    from tickwork.model.messages import Committed
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
     from tickwork.orchestrator.graphs import GraphIndex
-    from tickwork.ports import BlobStore, Delivery, EventBus, StateStore
+    from tickwork.orchestrator.leases import Leases
+    from tickwork.orchestrator.state import Command, LifetimeState, Visit
+    from tickwork.ports import BlobStore, Clock, Delivery, EventBus, StateStore
 
 log = logging.getLogger(__name__)
+
+Predecessors = Literal["alive", "stopped", "crashed"]
+"""What is known of the workers of the processes that had a lifetime before: they may still run what they were given;
+they ended in good order, and nothing runs any more; they died, perhaps of what they ran."""
 
 IDLE_STATES = 1_000
 """Folded states of lifetimes that wait or are paused that are kept in memory; the longest idle one goes first."""
 
-PAGE = 5_000
-"""Log entries read at once when a state is rebuilt."""
+LEFT = 10_000
+"""Lifetimes that left the memory whose ids are remembered: a first reference to one of them is no new lifetime."""
+
+NEW_FOR = 1_000_000
+"""Microseconds for which a first reference is believed to be one; an older one may have been delivered before."""
 
 
 class ControlPlane:
     """Folds references and sends what follows: inputs to executors, appends to the Data Plane."""
 
     def __init__(
-        self, bus: EventBus, store: StateStore, blobs: BlobStore, graphs: GraphIndex, data_plane: DataPlane
+        self,
+        bus: EventBus,
+        store: StateStore,
+        blobs: BlobStore,
+        graphs: GraphIndex,
+        data_plane: DataPlane,
+        clock: Clock,
+        predecessors: Predecessors = "alive",
     ) -> None:
-        self._bus, self._store, self._blobs = bus, store, blobs
-        self._graphs = graphs
-        self._data_plane = data_plane
+        self._predecessors = predecessors
+        self._bus, self._store, self._clock = bus, store, clock
         self._cache = EntryCache(store, blobs)
+        self._rebuilder = Rebuilder(store, blobs, graphs)
+        self._performer = Performer(bus, store, data_plane, self._cache, self._rebuilder, self._take_up)
         self._moving: dict[str, LifetimeState] = {}
         self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
-        self._out: dict[str, list[BusMessage]] = {}
-        self._serving = Serving(bus, messages.CONTROL_PLANE)
+        self._left: OrderedDict[str, None] = OrderedDict()
+        self._serving = Serving(bus, messages.CONTROL_PLANE, clock)
+        # States are advanced in place across awaits: the plane's loop, the sweeper and resumes take turns.
+        self._turn = asyncio.Lock()
+        self.counts = {"folded": 0, "rebuilt": 0, "rechecked": 0, "lost_attempts": 0, "stuck": 0}
+        """What was done since the start of this process."""
         self.on_stuck: list[Callable[[str, Exception], None]] = []
         """Called in this process with the lifetime that cannot go on, and why."""
         self.on_idle: list[Callable[[str], None]] = []
@@ -73,27 +97,46 @@ class ControlPlane:
         await self._serving.run(self.run_once)
 
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
-        """Handles one batch of references."""
-        for delivery in deliveries:
-            reference = messages.decode_committed(delivery.message.value)
-            try:
-                await self._handle(reference)
-            except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
-                self._set_aside(reference.lifetime_id, error)
-        await self._flush()
+        """Handles one batch of references. Raises StorageError; the batch may then be handed in again."""
+        async with self._turn:
+            for delivery in deliveries:
+                try:
+                    reference = messages.decode_committed(delivery.message.value)
+                except msgspec.MsgspecError as error:
+                    await self._bury(delivery, str(error))
+                    continue
+                try:
+                    await self._handle(reference)
+                except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
+                    self._set_aside(reference.lifetime_id, error)
+            await self._performer.flush()
 
     def _set_aside(self, lifetime_id: str, error: Exception) -> None:
         """One lifetime that cannot be handled must not stop the others: it stays as it is recorded.
 
-        Raises the error when it concerns everybody: the store is gone.
+        Raises the error when it concerns everybody: the store is gone. Then, too, the state is made again from the
+        log, for nobody knows how much of what it demands was done.
         """
-        if isinstance(error, StorageError) and not isinstance(error, StoreCorrupt):
-            raise error
-        log.error("lifetime %s cannot go on: %s", lifetime_id, error, exc_info=not isinstance(error, TickworkError))
         self._moving.pop(lifetime_id, None)
         self._idle.pop(lifetime_id, None)
+        self._leave(lifetime_id)
+        if isinstance(error, StorageError) and not isinstance(error, StoreCorrupt):
+            raise error
+        self.counts["stuck"] += 1
+        log.error("lifetime %s cannot go on: %s", lifetime_id, error, exc_info=not isinstance(error, TickworkError))
         for listener in self.on_stuck:
             listener(lifetime_id, error)
+
+    async def _bury(self, delivery: Delivery, why: str) -> None:
+        headers = {
+            **(delivery.message.headers or {}),
+            "reason": f"it cannot be decoded: {why}",
+            "topic": delivery.topic,
+        }
+        dead = BusMessage(delivery.message.key, delivery.message.value, headers)
+        await self._bus.publish(messages.topic(messages.DEAD_LETTERS, delivery.topic.partition(".")[2]), [dead])
+
+    # -- looking from outside -----------------------------------------------------------------------------------------
 
     def holds(self, lifetime_id: str) -> bool:
         """Whether the state of this lifetime is in memory: it moves, or waits, in this process."""
@@ -101,56 +144,147 @@ class ControlPlane:
 
     def activity(self, lifetime_id: str) -> tuple[int, tuple[str, ...]]:
         """How many visits of a lifetime are at executors or about to be, and which children it waits for."""
-        state = self._moving.get(lifetime_id) or self._idle.get(lifetime_id)
+        state = self._held(lifetime_id)
         if state is None:
             return 0, ()
         nodes = state.topology.nodes
-        sent = [v for v in state.open.values() if v.phase == "sent"]
+        sent = [v for v in state.open.values() if v.phase in ("sent", "reconciling")]
         children = [child_lifetime_id(v.exec_id, v.created_at) for v in sent if nodes[v.node].child is not None]
         return len(sent) - len(children), tuple(children)
+
+    def moving(self) -> int:
+        """How many lifetimes move in this process: what new starts are measured by."""
+        return len(self._moving)
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and sizes of this plane, by name."""
+        return {
+            **self.counts,
+            "dispatched": self._performer.dispatched,
+            "retried": self._serving.retried,
+            "queued": self._serving.depth(),
+            "moving": len(self._moving),
+            "idle": len(self._idle),
+        }
+
+    def _held(self, lifetime_id: str) -> LifetimeState | None:
+        return self._moving.get(lifetime_id) or self._idle.get(lifetime_id)
+
+    # -- carrying on what stands still --------------------------------------------------------------------------------
 
     async def take_up(self, tenant_id: str, lifetime_id: str) -> LifetimeStatus | None:
         """Carries on a lifetime that another process has left. One that is held here needs nothing.
 
         Its status as the log has it; None when it has ended or cannot be handled.
         """
-        if not self.holds(lifetime_id):
+        async with self._turn:
+            await self._take_up(tenant_id, lifetime_id)
+            await self._performer.flush()
+            state = self._held(lifetime_id)
+            return state.status if state is not None else None
+
+    async def _take_up(self, tenant_id: str, lifetime_id: str) -> None:
+        if self.holds(lifetime_id):
+            return
+        try:
+            await self._recover(tenant_id, lifetime_id, self._predecessors)
+        except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
+            self._set_aside(lifetime_id, error)
+
+    async def _recover(self, tenant_id: str, lifetime_id: str, workers: Predecessors) -> None:
+        """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
+        state, _ = await self._rebuilder.folded(tenant_id, lifetime_id)
+        self.counts["rebuilt"] += 1
+        if state is None or (state.ending is not None and not state.pending):
+            return
+        nodes = state.topology.nodes
+        held = [v for v in state.open.values() if v.phase == "sent" and nodes[v.node].runs_code]
+        lost = [v for v in held if workers == "crashed" or (workers == "stopped" and v.intent)]
+        if state.ending is None:
+            self._give_up(state, lost, "the process that ran it has ended")
+        # A call that may have been made is never made again by itself, whoever is alive.
+        settled = {v.exec_id for v in lost} | {v.exec_id for v in held if v.intent}
+        await self._performer.perform(state, outstanding(state, lambda v: v.exec_id not in settled), None)
+        self._file(state)
+
+    def _give_up(self, state: LifetimeState, lost: Sequence[Visit], why: str) -> None:
+        self.counts["lost_attempts"] += len(lost)
+        self._performer.give_up(state, lost, why)
+
+    async def recheck(self, lifetime_id: str, leases: Leases) -> None:
+        """Looks at a lifetime that has not moved for long: what was lost on its way is sent again.
+
+        Work that a living worker has claimed is left to it; the attempts of one that is gone are recorded as lost.
+        """
+        async with self._turn:
+            state = self._held(lifetime_id)
+            if state is None:
+                return
             try:
-                await self._recover(tenant_id, lifetime_id)
+                if not await self._catch_up(state):
+                    await self._recheck(state, leases)
+                self._file(state)
             except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
                 self._set_aside(lifetime_id, error)
-        state = self._moving.get(lifetime_id) or self._idle.get(lifetime_id)
-        return state.status if state is not None else None
+            await self._performer.flush()
 
-    async def _recover(self, tenant_id: str, lifetime_id: str) -> None:
-        """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
-        self._moving.pop(lifetime_id, None)
-        self._idle.pop(lifetime_id, None)
-        state = await self._rebuild(tenant_id, lifetime_id)
-        if state is not None:
-            await self._perform(state, outstanding(state), None)
-            self._file(state)
-        await self._flush()
+    async def _recheck(self, state: LifetimeState, leases: Leases) -> None:
+        self.counts["rechecked"] += 1
+        nodes = state.topology.nodes
+        lost: list[Visit] = []
+        absent: set[str] = set()
+        for visit in list(state.open.values()):
+            if visit.phase != "sent":
+                continue
+            verdict = await leases.look(visit.exec_id) if nodes[visit.node].runs_code else "absent"
+            if verdict == "absent" and not visit.intent:
+                absent.add(visit.exec_id)
+            elif verdict in ("absent", "lost"):
+                lost.append(visit)
+        if state.ending is None:
+            self._give_up(state, lost, f"its worker was not heard of for {leases.lease:g} s")
+        await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), state.status)
+
+    def quiet(self) -> list[tuple[str, int, set[str]]]:
+        """Lifetimes held here that may need a recheck, if they stand still: (id, seq, visits at executors)."""
+        found = []
+        for state in (*self._moving.values(), *self._idle.values()):
+            sent = {v.exec_id for v in state.open.values() if v.phase == "sent"}
+            if sent or state.pending or state.status == "RUNNING" or not _asked(state):
+                found.append((state.lifetime_id, state.seq, sent))
+        return found
 
     # -- folding ------------------------------------------------------------------------------------------------------
 
     async def _handle(self, reference: Committed) -> None:
         lifetime_id = reference.lifetime_id
         state = self._moving.get(lifetime_id) or self._idle.pop(lifetime_id, None)
-        if state is None and reference.first_seq == 1:
-            state = await self._new_state(reference)
+        if state is None and reference.first_seq == 1 and reference.entries and not await self._was_here(reference):
+            state = await self._rebuilder.new_state(reference.tenant_id, lifetime_id, reference.entries[0])
         if state is None:
             # Not in memory: the log has everything, this reference included.
-            await self._recover(reference.tenant_id, lifetime_id)
+            await self._recover(reference.tenant_id, lifetime_id, "alive")
             return
         if reference.first_seq > state.seq + 1:
-            # An earlier reference is late or lost; the log has what it said.
-            while missing := await self._store.read_log(reference.tenant_id, lifetime_id, state.seq):
-                for logged in missing:
-                    await self._advance(state, logged.seq, logged.at, (logged.entry,))
+            await self._catch_up(state)  # an earlier reference is late or lost
         else:
             await self._advance(state, reference.first_seq, reference.at, reference.entries)
         self._file(state)
+
+    async def _was_here(self, reference: Committed) -> bool:
+        """Whether the first reference of a lifetime comes again, after the lifetime has gone on or has ended."""
+        if reference.lifetime_id not in self._left and self._clock.now() - reference.at < NEW_FOR:
+            return False
+        last = reference.first_seq + len(reference.entries) - 1
+        return bool(await self._store.read_log(reference.tenant_id, reference.lifetime_id, last, 1))
+
+    async def _catch_up(self, state: LifetimeState) -> bool:
+        """Folds what the log has and the state has not; whether there was anything."""
+        before = state.seq
+        while missing := await self._store.read_log(state.tenant_id, state.lifetime_id, state.seq):
+            for logged in missing:
+                await self._advance(state, logged.seq, logged.at, (logged.entry,))
+        return state.seq > before
 
     async def _advance(self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]) -> None:
         """Folds the entries that are new to the state, and does what follows."""
@@ -160,14 +294,8 @@ class ControlPlane:
             if seq == state.seq + 1:
                 full = await self._complete(state, seq, entry)
                 commands += fold(state, LogEntry(seq, at, full))
-        await self._perform(state, commands, shown)
-
-    async def _new_state(self, reference: Committed) -> LifetimeState:
-        started = reference.entries[0]
-        digest = started.data["graph"]["digest"] if isinstance(started, Event) else ""
-        tenant_id = reference.tenant_id
-        topology = self._graphs.cached(tenant_id, digest) or await self._graphs.topology(tenant_id, digest)
-        return LifetimeState(tenant_id, reference.lifetime_id, topology)
+                self.counts["folded"] += 1
+        await self._performer.perform(state, commands, shown)
 
     async def _complete(self, state: LifetimeState, seq: int, entry: Entry) -> Entry:
         """The entry with its payload, where it is small enough to come along or a condition reads it."""
@@ -183,43 +311,29 @@ class ControlPlane:
         if stripped:
             (full,) = await self._store.read_entries(state.tenant_id, state.lifetime_id, [seq])
             return full.entry
-        return await self._fetched(state, entry)
-
-    async def _fetched(self, state: LifetimeState, entry: Execution) -> Execution:
-        """The execution with its blob's content in line, for a condition that reads it."""
-        result = entry.result
-        if result is None or result.uri is None:
-            return entry
-        data = await self._blobs.get(state.tenant_id, result.uri, result.sha256)
-        return msgspec.structs.replace(entry, result=msgspec.structs.replace(result, inline=data))
-
-    async def _rebuild(self, tenant_id: str, lifetime_id: str) -> LifetimeState | None:
-        """The state folded from the whole log; None for a lifetime that has ended or does not exist."""
-        state: LifetimeState | None = None
-        after = 0
-        while page := await self._store.read_log(tenant_id, lifetime_id, after, PAGE):
-            for logged in page:
-                if state is None:
-                    state = await self._new_state(Committed(tenant_id, lifetime_id, 1, logged.at, (logged.entry,)))
-                entry = logged.entry
-                if type(entry) is Execution and entry.name in state.topology.reads_result:
-                    entry = await self._fetched(state, entry)
-                fold(state, LogEntry(logged.seq, logged.at, entry))
-            after = page[-1].seq
-        return state if state is not None and (state.ending is None or state.pending) else None
+        return await self._rebuilder.fetched(state.tenant_id, entry)
 
     def _file(self, state: LifetimeState) -> None:
         """Keeps the state where it belongs now."""
         lifetime_id = state.lifetime_id
         if state.status == "RUNNING":
+            self._idle.pop(lifetime_id, None)
             self._moving[lifetime_id] = state
             return
         self._moving.pop(lifetime_id, None)
         if state.ending is None or state.pending:
             self._idle[lifetime_id] = state
             if len(self._idle) > IDLE_STATES:
-                self._idle.popitem(last=False)
+                self._leave(self._idle.popitem(last=False)[0])
+        else:
+            self._idle.pop(lifetime_id, None)
+            self._leave(lifetime_id)
         self._tell_idle(state)
+
+    def _leave(self, lifetime_id: str) -> None:
+        self._left[lifetime_id] = None
+        if len(self._left) > LEFT:
+            self._left.popitem(last=False)
 
     def _tell_idle(self, state: LifetimeState) -> None:
         """Says that this lifetime does nothing by itself now, to those who wait for it or for one of its parents."""
@@ -227,156 +341,9 @@ class ControlPlane:
         while known is not None:
             for listener in self.on_idle:
                 listener(known.lifetime_id)
-            parent = known.parent[0] if known.parent is not None else ""
-            known = self._moving.get(parent) or self._idle.get(parent)
-
-    # -- doing what was decided ---------------------------------------------------------------------------------------
-
-    async def _perform(self, state: LifetimeState, commands: list[Command], shown: str | None) -> None:
-        """Turns commands into messages. All that goes to one lifetime's log goes in one append.
-
-        `shown` is the status that the read model has now (None: unknown).
-        """
-        entries: list[Entry] = []
-        for command in commands:
-            kind = type(command)
-            if kind is Dispatch:
-                await self._dispatch(state, command.visit, entries)  # type: ignore[union-attr]  # narrowed by `kind`
-            elif isinstance(command, Record):
-                entries += command.entries
-            elif isinstance(command, CancelRunning):
-                self._cancel(state, command)
-            elif isinstance(command, TellParent):
-                await self._tell_parent(state, command)
-        ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
-        status = ended
-        if ended is None and state.status != shown and not any(wakes(e) for e in entries):
-            status = state.status
-        if not entries and (status is None or state.ending is not None):
-            return
-        reason = state.ending.reason if ended and state.ending is not None else None
-        if status == "PAUSED":
-            reason = state.pause_reason
-        as_of = None if ended else state.seq
-        projection = project(state.tenant_id, state.lifetime_id, entries, status, as_of, reason)
-        append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection)
-        self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
-
-    async def _dispatch(self, state: LifetimeState, visit: Visit, entries: list[Entry]) -> None:
-        node = state.topology.nodes[visit.node]
-        if node.runs_code:
-            name = messages.TASK_INPUTS if node.kind == "task" else messages.PLAN_INPUTS
-            message = await node_input(state, visit, self._cache)
-            self._send(messages.topic(name, state.tenant_id), state.lifetime_id, message)
-        elif node.child is not None:
-            failed = await self._start_child(state, visit)
-            if failed is not None:
-                entries.append(visits.own_execution(state, visit, "FAILED", None, failed))
-        else:
-            entries.append(await self._wait(state, visit))
-
-    async def _wait(self, state: LifetimeState, visit: Visit) -> Event:
-        """The `waiting` event of a human's or a signal's wait: exactly what is asked, as it will be shown."""
-        node = state.topology.nodes[visit.node]
-        data: dict[str, object] = {
-            "exec_id": visit.exec_id,
-            "node": visit.node,
-            "branch": visit.branch,
-            "kind": node.kind,
-            "iteration": visit.iteration,
-            "attempt": visit.attempt,
-            "parents": list(visit.parents),
-            "edge_taken": visit.edge_taken,
-            "since": visit.created_at,
-            "graph": state.topology.graph.name,
-        }
-        if visit.due is not None:
-            data["deadline"] = visit.due
-        if node.human is not None:
-            value = await self._cache.value(state.tenant_id, await self._cache.payload(state, visit.input))
-            data |= {"on": "human", "prompt": render_prompt(node, value)}
-            if node.human.answer_schema is not None:
-                data["answer_schema"] = node.human.answer_schema
-            if node.human.who:
-                data["who"] = list(node.human.who)
-        elif node.signal is not None:
-            data |= {"on": "signal", "name": node.signal.name}
-        return Event(f"waiting:{visit.exec_id}", "waiting", data)
-
-    async def _start_child(self, state: LifetimeState, visit: Visit) -> Error | None:
-        """Starts the child lifetime of this visit, or finds the one that an earlier try started."""
-        child = state.topology.nodes[visit.node].child
-        if child is None:
-            return None
-        found = await self._store.graphs(state.tenant_id, name=child.name, version=child.version or None)
-        if not found:
-            label = f"{child.name}@{child.version}" if child.version else child.name
-            return Error("ChildGraphUnknown", f"graph {label} is not registered for this tenant", retryable=False)
-        lifetime_id = child_lifetime_id(visit.exec_id, visit.created_at)
-        labels = {**state.labels, PARENT_LABEL: state.lifetime_id}
-        payload = await self._cache.payload(state, visit.input)
-        lifetime = new_lifetime(lifetime_id, found[0], state.at, labels, None)
-        made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
-        if not created and made.ended:
-            await self._retell(state, made.lifetime_id)
-        elif not created:
-            await self.take_up(state.tenant_id, made.lifetime_id)  # another process may have left it
-        return None
-
-    async def _retell(self, state: LifetimeState, child_id: str) -> None:
-        """A child that ended while nobody listened: read its end from its log and tell the parent again."""
-        child: LifetimeState | None = None
-        for logged in await self._store.read_log(state.tenant_id, child_id, 0, 1_000_000):
-            if child is None:
-                child = await self._new_state(Committed(state.tenant_id, child_id, 1, logged.at, (logged.entry,)))
-            entry = logged.entry
-            if type(entry) is Execution and entry.name in child.topology.reads_result:
-                entry = await self._fetched(child, entry)
-            for command in fold(child, LogEntry(logged.seq, logged.at, entry)):
-                if isinstance(command, TellParent):
-                    await self._tell_parent(child, command)
-
-    async def _tell_parent(self, child: LifetimeState, told: TellParent) -> None:
-        parent_id, visit = told.parent
-        result, error = None, None
-        if told.status == "COMPLETED":
-            result = await self._cache.payload(child, told.source) if told.source is not None else None
-        else:
-            reason = f"child lifetime {child.lifetime_id} ended {told.status}: {told.reason}"
-            error = Error("ChildFailed", reason, retryable=told.status == "FAILED")
-        done = Execution(
-            visit.exec_id, "task", visit.node, visit.branch, visit.iteration, visit.attempt, visit.parents,
-            visit.edge_taken, visit.created_at, visit.created_at, child.at, "FAILED" if error else "SUCCEEDED",
-            f"child:{child.lifetime_id}", result or (None if error else json_payload(None)), error,
-        )  # fmt: skip
-        append = Append(child.tenant_id, parent_id, (done,))
-        self._send(messages.topic(messages.DATA_PLANE, child.tenant_id), parent_id, append)
-
-    def _cancel(self, state: LifetimeState, command: CancelRunning) -> None:
-        nodes = state.topology.nodes
-        running = tuple([v.exec_id for v in command.visits if v.phase == "sent" and nodes[v.node].runs_code])
-        if running:
-            cancel = Cancel(state.tenant_id, state.lifetime_id, running, command.reason)
-            self._send(messages.topic(messages.CANCELLATIONS, state.tenant_id), state.lifetime_id, cancel)
-        for visit in command.visits:
-            if nodes[visit.node].child is not None and visit.phase == "sent":
-                child_id = child_lifetime_id(visit.exec_id, visit.created_at)
-                event = Event("abort:parent", "abort_requested", {"reason": command.reason, "by": "parent"})
-                projection = project(state.tenant_id, child_id, (event,))
-                append = Append(state.tenant_id, child_id, (event,), projection)
-                self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), child_id, append)
-
-    # -- sending ------------------------------------------------------------------------------------------------------
-
-    def _send(self, topic: str, key: str, message: object) -> None:
-        self._out.setdefault(topic, []).append(BusMessage(key, messages.encode(message)))
-
-    async def _flush(self) -> None:
-        """Publishes what this batch produced, one call a topic."""
-        out, self._out = self._out, {}
-        for topic, batch in out.items():
-            await self._bus.publish(topic, batch)
+            known = self._held(known.parent[0]) if known.parent is not None else None
 
 
-def _is_end(entry: Entry) -> bool:
-    return isinstance(entry, Event) and entry.type in ("completed", "failed", "aborted")
+def _asked(state: LifetimeState) -> bool:
+    """Whether the log shows all that this lifetime waits for."""
+    return all(v.asked for v in state.open.values() if v.phase in ("waiting", "timer"))

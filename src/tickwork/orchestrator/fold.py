@@ -15,11 +15,23 @@ import msgspec
 
 from tickwork.model.messages import REFERENCE_INLINE_LIMIT
 from tickwork.model.records import Error, Event, Execution, Payload
-from tickwork.orchestrator import router, visits
+from tickwork.orchestrator import forking, router, visits
 from tickwork.orchestrator.retry import next_delay
-from tickwork.orchestrator.state import CancelRunning, Command, LifetimeState, Record, Source, TellParent, Visit
+from tickwork.orchestrator.state import (
+    LEASE_EXPIRED,
+    CancelRunning,
+    Command,
+    Dispatch,
+    LifetimeState,
+    Record,
+    Source,
+    TellParent,
+    Visit,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import LogEntry
 
@@ -35,6 +47,7 @@ def fold(state: LifetimeState, logged: LogEntry) -> list[Command]:
     """
     if logged.seq != state.seq + 1:
         raise SequenceGap(f"lifetime {state.lifetime_id}: entry {logged.seq} after {state.seq}")
+    elapsed = logged.at - state.at
     state.seq, state.at = logged.seq, logged.at
     entry = logged.entry
     if state.pending:
@@ -43,13 +56,28 @@ def fold(state: LifetimeState, logged: LogEntry) -> list[Command]:
     if type(entry) is Execution:
         _on_execution(state, entry, out)
     elif isinstance(entry, Event):
-        _on_event(state, entry, out)
+        if entry.type == "forked":
+            forking.rekey(state, entry, elapsed)
+            out += outstanding(state)
+        else:
+            _on_event(state, entry, out)
+    if state.exceeded is not None and state.ending is None:
+        out = [command for command in out if not isinstance(command, Dispatch)]
+        router.finish(state, "FAILED", f"limit_exceeded: {state.exceeded}", out)
     state.status = _status(state)
     return out
 
 
-def outstanding(state: LifetimeState) -> list[Command]:
-    """What the log demands and does not show as done: for a state that was rebuilt. Sending it twice is harmless."""
+def everything(_: Visit) -> bool:
+    """For `outstanding`: whoever had a visit is gone."""
+    return True
+
+
+def outstanding(state: LifetimeState, gone: Callable[[Visit], bool] = everything) -> list[Command]:
+    """What the log demands and does not show as done, for a state that was rebuilt or has not moved for long.
+
+    `gone`: whether a visit that was sent has to be sent again. Sending twice is harmless.
+    """
     out: list[Command] = []
     if state.pending:
         entries = tuple(state.pending.values())
@@ -58,7 +86,7 @@ def outstanding(state: LifetimeState) -> list[Command]:
             out.append(CancelRunning(given_up, "the lifetime gave it up"))
         out.append(Record(entries))
     for visit in list(state.open.values()):
-        if visit.phase == "sent":
+        if visit.phase == "sent" and gone(visit):
             visit.phase = "ready"  # while it is paused, too: who had it is gone, and the resume has to send it
         if _unsent(state, visit):
             visits.send(state, visit, out)
@@ -80,7 +108,7 @@ def _status(state: LifetimeState) -> LifetimeStatus:
     if state.paused:
         return "PAUSED"
     for visit in state.open.values():
-        if visit.phase in ("sent", "ready"):
+        if visit.phase in ("sent", "ready", "reconciling"):
             return "RUNNING"
     return "WAITING" if state.open else "RUNNING"
 
@@ -99,6 +127,8 @@ def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> 
         router.route(state, visit, done, out)
     elif done.status == "CANCELLED":
         router.settle(state, visit, done, Error("Cancelled", "the execution was cancelled", retryable=False), out)
+    elif done.error is not None and done.error.type == LEASE_EXPIRED:
+        visits.lose(state, visit, out)
     else:
         _retry(state, visit, done, out)
 
@@ -106,7 +136,7 @@ def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> 
 def _retry(state: LifetimeState, visit: Visit, done: Execution, out: list[Command]) -> None:
     """Opens the next attempt, now or after a timer; or lets the branch fail."""
     policy = state.topology.nodes[visit.node].retry
-    delay = next_delay(policy, visit.attempt, done.error, visit.exec_id)
+    delay = next_delay(policy, visit.attempt - visit.losses, done.error, visit.exec_id)
     if delay is None:
         router.settle(state, visit, done, done.error or Error(done.status, ""), out)
         return
@@ -122,6 +152,7 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
     data = event.data
     kind = event.type
     if kind == "started":
+        state.lineage = data.get("lifetime_id") or state.lineage
         state.labels = data.get("labels") or {}
         parent = data.get("parent")
         state.parent = (parent[0], msgspec.convert(parent[1], Visit)) if parent else None
@@ -147,8 +178,24 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
             router.finish(
                 state, "ABORTED", f"{reason} (by {by})" if by else reason, out, told={"reason": reason, "by": by}
             )
+    elif kind in ("intent", "unknown", "reconciled"):
+        _on_trouble(state, event, out)
     elif kind in ("completed", "failed", "aborted"):
         _ended(state, event, out)
+
+
+def _on_trouble(state: LifetimeState, event: Event, out: list[Command]) -> None:
+    """An `at_most_once` call is about to be made; nobody knows what came of it; somebody says what to do about it."""
+    visit = state.open.get(event.data["exec_id"])
+    if visit is None or visit.exec_id in state.pending:
+        return
+    if event.type == "intent":
+        visit.intent = bool(event.data["worker"])
+    elif event.type == "unknown" and visit.phase == "sent":
+        visit.phase = "reconciling"
+        visits.send(state, visit, out)
+    elif event.type == "reconciled" and (visit.trouble or visit.phase == "reconciling"):
+        visits.reconcile(state, visit, event.data["action"], out)
 
 
 def _ended(state: LifetimeState, event: Event, out: list[Command]) -> None:
@@ -168,7 +215,7 @@ def _resume(state: LifetimeState, out: list[Command]) -> None:
 def _unsent(state: LifetimeState, visit: Visit) -> bool:
     if visit.exec_id in state.pending or f"{visit.timer_id}:set" in state.pending:
         return False  # its record or its timer is decided, only the log does not show it yet
-    return visit.phase == "ready" or (visit.phase in ("waiting", "timer") and not visit.asked)
+    return visit.phase in ("ready", "reconciling") or (visit.phase in ("waiting", "timer") and not visit.asked)
 
 
 def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:

@@ -105,11 +105,12 @@ async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> N
     in_executions = source.pick < 0 and source.seqs == visit.before
     payload = None if in_executions else await cache.payload(state, source)
     lifetime_input = state.lifetime_input or await cache.payload(state, Source((1,)))
+    node = state.topology.nodes[visit.node]
     return NodeInput(
         state.tenant_id,
         state.lifetime_id,
         state.topology.digest,
-        state.topology.nodes[visit.node].kind,
+        node.kind,
         visit.node,
         visit.exec_id,
         visit.branch,
@@ -123,6 +124,8 @@ async def node_input(state: LifetimeState, visit: Visit, cache: EntryCache) -> N
         source.joined and in_executions,
         lifetime_input,
         state.labels or None,
+        node.effect,
+        visit.phase == "reconciling",
     )
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tickwork.model.records import Entry
 
 
-WAKING: frozenset[str] = frozenset({"timer_fired", "signalled", "resumed", "abort_requested"})
+WAKING: frozenset[str] = frozenset(
+    {"timer_fired", "signalled", "resumed", "abort_requested", "unknown", "reconciled", "forked"}
+)
 """Events after which a waiting or paused lifetime has something to do."""
 
 
@@ -67,20 +69,28 @@ def project(
             closed.append(entry.exec_id)
             cleared.append(deadline_timer(entry.exec_id))
         else:
-            _project_event(tenant_id, lifetime_id, entry, timers, cleared, opened)
+            _project_event(tenant_id, lifetime_id, entry, timers, cleared, opened, closed)
     if status is None and not (timers or cleared or opened or closed):
         return None
     return Projection(status, as_of, reason, tuple(timers), tuple(cleared), tuple(opened), tuple(closed))
 
 
 def _project_event(
-    tenant_id: str, lifetime_id: str, event: Event, timers: list[TimerRow], cleared: list[str], opened: list[Question]
+    tenant_id: str,
+    lifetime_id: str,
+    event: Event,
+    timers: list[TimerRow],
+    cleared: list[str],
+    opened: list[Question],
+    closed: list[str],
 ) -> None:
     data: dict[str, Any] = event.data
     if event.type == "timer_set":
         timers.append(TimerRow(tenant_id, lifetime_id, data["timer_id"], data["due"]))
     elif event.type == "timer_fired":
         cleared.append(data["timer_id"])
+    elif event.type == "reconciled":
+        closed.append(data["exec_id"])
     elif event.type == "waiting":
         if data.get("deadline") is not None:
             timers.append(TimerRow(tenant_id, lifetime_id, deadline_timer(data["exec_id"]), data["deadline"]))

@@ -25,7 +25,6 @@ from tickwork.orchestrator.state import (
     Source,
     Visit,
 )
-from tickwork.orchestrator.topology import MAX_DEPTH
 
 if TYPE_CHECKING:
     from tickwork.model.graph import Edge
@@ -83,8 +82,9 @@ def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source
         picked = Source((state.seq,), 0) if chosen[0].input is not None else source
         _follow(state, done_visit, done, first, picked, out)
         return
-    if done_visit.branch.count("/") + 1 >= MAX_DEPTH:
-        problem = f"plan `{done.name}` would nest more than {MAX_DEPTH} fan-out groups"
+    depth = state.topology.limits.depth
+    if done_visit.branch and done_visit.branch.count("/") + 1 >= depth:
+        problem = f"plan `{done.name}` would nest more than {depth} fan-out groups (limits.depth)"
         settle(state, done_visit, done, Error("too_deep", problem, retryable=False), out)
         return
     branches = [
@@ -294,15 +294,16 @@ def _cancel(state: LifetimeState, doomed: tuple[Visit, ...], reason: str, out: l
         out.append(CancelRunning(doomed, reason))
 
 
-def _cancelled(state: LifetimeState, doomed: tuple[Visit, ...], reason: str) -> tuple[Execution, ...]:
+def _cancelled(state: LifetimeState, doomed: tuple[Visit, ...], reason: str) -> tuple[Execution | Event, ...]:
     """The records of visits that are given up; they leave the state."""
-    entries: list[Execution] = []
+    entries: list[Execution | Event] = []
     for opened in doomed:
         state.open.pop(opened.exec_id, None)
         if opened.timer_id is not None:
             state.timers.pop(opened.timer_id, None)
         if opened.exec_id not in state.pending:
             error = Error("Cancelled", reason, retryable=False)
+            entries += visits.revoked(state, opened)
             entries.append(visits.own_execution(state, opened, "CANCELLED", None, error))
     return tuple(entries)
 
@@ -329,7 +330,7 @@ def finish(
     state.branches.clear()
     state.timers.clear()
     data: dict[str, Any] = {
-        "executions": state.executions + len(cancelled),
+        "executions": state.executions + sum(isinstance(entry, Execution) for entry in cancelled),
         "tokens_used": state.tokens_used,
         "cost_nano_usd": state.cost_nano_usd,
     }

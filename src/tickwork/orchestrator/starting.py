@@ -24,6 +24,7 @@ PARENT_LABEL = "tickwork.parent"
 def first_entries(lifetime: Lifetime, payload: Payload | None, parent: tuple[str, Visit] | None = None) -> Append:
     """The Append that begins this lifetime's log."""
     data: dict[str, Any] = {
+        "lifetime_id": lifetime.lifetime_id,
         "graph": {
             "name": lifetime.graph_name,
             "version": lifetime.graph_version,

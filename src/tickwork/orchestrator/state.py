@@ -19,9 +19,18 @@ if TYPE_CHECKING:
 MAX_BUFFERED_SIGNALS = 1000
 """Signals of one name that are kept until somebody waits for them; later ones are recorded, but not kept."""
 
-Phase = Literal["ready", "sent", "waiting", "backoff", "timer"]
+MAX_LOSSES = 8
+"""Attempts of one visit that may be lost with their workers before it is taken for what kills them."""
+
+LEASE_EXPIRED = "LeaseExpired"
+"""The error type of an attempt whose worker is gone."""
+
+Phase = Literal["ready", "sent", "waiting", "backoff", "timer", "reconciling"]
 """ready: to be dispatched; sent: at an executor (or a child lifetime); waiting: for a human or a signal; backoff: for
-the timer of its next attempt; timer: a timer Task."""
+the timer of its next attempt; timer: a timer Task; reconciling: UNKNOWN, and its hook is asked."""
+
+Trouble = Literal["", "unknown", "poison"]
+"""Why a visit that runs code waits for a person: nobody knows whether it ran, or its workers die of it."""
 
 
 class Source(msgspec.Struct, gc=False, array_like=True):
@@ -55,6 +64,11 @@ class Visit(msgspec.Struct):
     """For a wait: the log has its `waiting` or `timer_set` event."""
     timer_id: str | None = None
     due: int | None = None
+    losses: int = 0
+    """Attempts before this one that were lost with their workers; they do not count against `max_attempts`."""
+    intent: bool = False
+    """Of an `at_most_once` Task: user code may have been called."""
+    trouble: Trouble = ""
 
 
 class Outcome(msgspec.Struct):
@@ -97,11 +111,13 @@ class LifetimeState:
         "branches",
         "cost_nano_usd",
         "ending",
+        "exceeded",
         "executions",
         "groups",
         "labels",
         "lifetime_id",
         "lifetime_input",
+        "lineage",
         "open",
         "parent",
         "pause_reason",
@@ -120,6 +136,8 @@ class LifetimeState:
         self.tenant_id = tenant_id
         self.lifetime_id = lifetime_id
         self.topology = topology
+        self.lineage = lifetime_id
+        """The lifetime that exec ids derive from: in the history that a fork shares, the one that made it."""
         self.seq = 0
         """The last entry folded."""
         self.at = 0
@@ -128,6 +146,8 @@ class LifetimeState:
         self.paused = False
         self.pause_reason: str | None = None
         self.ending: Ending | None = None
+        self.exceeded: str | None = None
+        """The limit that this lifetime met; it ends with the entry that met it."""
         self.labels: dict[str, str] = {}
         self.lifetime_input: Payload | None = None
         """The lifetime's input, if it is small."""
@@ -149,7 +169,7 @@ class LifetimeState:
     def facts(self) -> dict[str, Any]:
         """What a condition sees as `lifetime`."""
         return {
-            "id": self.lifetime_id,
+            "id": self.lineage,
             "tenant": self.tenant_id,
             "graph": self.topology.graph.name,
             "version": self.topology.graph.version,

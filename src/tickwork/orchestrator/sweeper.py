@@ -1,23 +1,34 @@
-"""The sweeper: fires due timers and picks up lifetimes that nobody is moving.
+"""The sweeper: fires due timers, and picks up lifetimes that nobody is moving.
 
 Timers are rows. It sleeps until the next one is due (or is woken when an earlier one is set), and records the firing
 under an id that comes from the timer, so a timer fires once however many sweepers there are.
+
+Three times a lease it looks for lifetimes that stand still although their log demands a next step: those held in this
+process are rechecked, and those that no process has touched for a lease are taken up. What it records about them is
+compare-and-set on the last seq, so it never acts on a lifetime that has just moved.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
+from tickwork.errors import StorageError
+from tickwork.model.claims import BEATS
 from tickwork.model.messages import Append
 from tickwork.model.records import Event
 from tickwork.orchestrator.projection import project
+from tickwork.orchestrator.serving import HOPELESS
 
 if TYPE_CHECKING:
     from tickwork.model.lifetime import TimerRow
     from tickwork.orchestrator.control_plane import ControlPlane
     from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.leases import Leases
     from tickwork.ports import Clock, StateStore
+
+log = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 5.0
 """Seconds after which it looks again whatever it knows: another process may have set a timer."""
@@ -27,16 +38,29 @@ OF_ALL = 10_000_000
 
 
 class Sweeper:
-    """One background loop; `run_once` is one sweep."""
+    """One background loop; `run_once` is one sweep of the timers, `sweep` one of the lifetimes."""
 
     def __init__(
-        self, store: StateStore, data_plane: DataPlane, control_plane: ControlPlane, clock: Clock, *, own: bool = False
+        self,
+        store: StateStore,
+        data_plane: DataPlane,
+        control_plane: ControlPlane,
+        leases: Leases,
+        clock: Clock,
+        *,
+        own: bool = False,
     ) -> None:
         """`own`: leave alone what the Control Plane of this process does not hold (a run of one lifetime)."""
         self._store, self._data_plane, self._control_plane, self._clock = store, data_plane, control_plane, clock
+        self._leases = leases
         self._own = own
         self._next_due: int | None = None
         self._woken = asyncio.Event()
+        self._every = leases.lease / BEATS
+        self._still: dict[str, tuple[int, float]] = {}
+        """The seq at which a lifetime was seen first, and when, on the monotonic clock."""
+        self._swept = clock.monotonic()
+        self.counts = {"timers_fired": 0, "taken_up": 0, "failed_sweeps": 0}
 
     def timer_set(self, due: int) -> None:
         """A timer due at `due` (us) was recorded: wake up if it comes before the one slept for."""
@@ -45,16 +69,26 @@ class Sweeper:
             self._woken.set()
 
     async def run(self) -> None:
-        """Sweeps until cancelled."""
+        """Sweeps until cancelled. A store that refuses for a moment is asked again at the next sweep."""
         while True:
             self._woken.clear()
             self._next_due = None
-            due = await self.run_once()
+            due = None
+            try:
+                due = await self.run_once()
+                if self._clock.monotonic() - self._swept >= self._every:
+                    await self.sweep()
+                    self._swept = self._clock.monotonic()
+            except HOPELESS:
+                raise
+            except StorageError as error:
+                self.counts["failed_sweeps"] += 1
+                log.warning("a sweep failed and is made again: %s", error)
             if self._next_due is None or (due is not None and due < self._next_due):
                 self._next_due = due
             now = self._clock.now()
             wait = LONGEST_SLEEP if self._next_due is None else min(max(self._next_due - now, 0) / 1e6, LONGEST_SLEEP)
-            await self._sleep(wait)
+            await self._sleep(min(wait, self._every))
 
     async def run_once(self) -> int | None:
         """Fires what is due; returns when (us) the next timer is due, None if there is none."""
@@ -67,8 +101,37 @@ class Sweeper:
             if not due:
                 return later
             results = await self._data_plane.record([_fired(timer) for timer in due])
+            self.counts["timers_fired"] += len(due)
             if all(appended.error is not None for appended in results):
                 return later  # refused: at the next sweep, not at once
+
+    async def sweep(self) -> None:
+        """Rechecks what stands still here, and takes up what stands still anywhere."""
+        self._leases.begin()
+        now = self._clock.monotonic()
+        quiet = self._control_plane.quiet()
+        still = {}
+        for lifetime_id, seq, _ in quiet:
+            known = self._still.get(lifetime_id)
+            still[lifetime_id] = known if known is not None and known[0] == seq else (seq, now)
+        self._still = still
+        for lifetime_id, (_, since) in still.items():
+            if now - since >= self._leases.lease / 2:
+                await self._control_plane.recheck(lifetime_id, self._leases)
+        self._leases.keep({exec_id for _, _, sent in quiet for exec_id in sent})
+        if not self._own:
+            await self._take_up_left()
+
+    async def _take_up_left(self) -> None:
+        """Lifetimes that should move, and have not been touched by anybody for a lease."""
+        after = ""
+        before = self._clock.now() - round(self._leases.lease * 1e6)
+        while page := await self._store.open_lifetimes(after, status="RUNNING", untouched_since=before):
+            for lifetime in page:
+                if not self._control_plane.holds(lifetime.lifetime_id):
+                    await self._control_plane.take_up(lifetime.tenant_id, lifetime.lifetime_id)
+                    self.counts["taken_up"] += 1
+            after = page[-1].lifetime_id
 
     async def recover(self, tenant_id: str, digest: str) -> int:
         """Takes up every lifetime of a graph that was running when its process died; returns how many.

@@ -11,9 +11,6 @@ from tickwork.model.graph import END, AgentGraph, Edge, Join, Node
 if TYPE_CHECKING:
     from tickwork.model.condition import Condition
 
-MAX_DEPTH = 100
-"""How deep fan-out groups may nest."""
-
 
 class Topology:
     """A graph, indexed for routing. Pure and shared by all lifetimes of that graph."""
@@ -24,6 +21,7 @@ class Topology:
         "entries",
         "graph",
         "joins",
+        "limits",
         "nearest_join",
         "nodes",
         "outgoing",
@@ -34,6 +32,7 @@ class Topology:
     def __init__(self, graph: AgentGraph) -> None:
         self.graph = graph
         self.digest = graph.digest
+        self.limits = graph.limits
         self.nodes: dict[str, Node] = graph.node
         self.entries: tuple[Edge, ...] = graph.entries
         self.outgoing: dict[str, tuple[Edge, ...]] = graph.outgoing

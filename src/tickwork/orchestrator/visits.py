@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tickwork.model import ids
-from tickwork.model.records import Error, Event, Execution, Payload, json_payload
+from tickwork.model.records import Error, Event, Execution, Payload, intent, json_payload
 from tickwork.orchestrator.state import (
     MAX_BUFFERED_SIGNALS,
+    MAX_LOSSES,
     Command,
     Dispatch,
     LifetimeState,
@@ -35,14 +36,18 @@ def open_visit(
     before: tuple[int, ...],
     out: list[Command],
 ) -> None:
-    """Opens the first attempt of a new visit of `edge.target` in `branch`."""
+    """Opens the first attempt of a new visit of `edge.target` in `branch`, unless a limit of the graph forbids it."""
     counts = state.branches.get(branch)
     if counts is None:
         counts = state.branches[branch] = {}
     name = edge.target
     iteration = counts.get(name, 0)
+    limits = state.topology.limits
+    if iteration >= limits.visits or len(state.open) >= limits.open_visits or state.seq >= limits.records:
+        state.exceeded = state.exceeded or _limit(state, name, iteration)
+        return
     counts[name] = iteration + 1
-    exec_id = ids.exec_id(state.lifetime_id, branch, name, iteration, 1)
+    exec_id = ids.exec_id(state.lineage, branch, name, iteration, 1)
     opened = Visit(exec_id, name, branch, iteration, 1, parents, str(edge), state.at, source, before)
     state.open[exec_id] = opened
     node = state.topology.nodes[name]
@@ -51,13 +56,23 @@ def open_visit(
     send(state, opened, out)
 
 
-def next_attempt(state: LifetimeState, failed: Visit) -> Visit:
+def _limit(state: LifetimeState, name: str, iteration: int) -> str:
+    """Which limit of the graph does not let `name` be visited now, in words."""
+    limits = state.topology.limits
+    if iteration >= limits.visits:
+        return f"`{name}` was visited {iteration:,} times in one branch (limits.visits)"
+    if len(state.open) >= limits.open_visits:
+        return f"{len(state.open):,} visits are open at the same time (limits.open_visits)"
+    return f"the log has {state.seq:,} entries (limits.records)"
+
+
+def next_attempt(state: LifetimeState, failed: Visit, losses: int | None = None) -> Visit:
     """Opens the attempt after `failed` of the same visit; the caller says when it goes out."""
     attempt = failed.attempt + 1
-    exec_id = ids.exec_id(state.lifetime_id, failed.branch, failed.node, failed.iteration, attempt)
+    exec_id = ids.exec_id(state.lineage, failed.branch, failed.node, failed.iteration, attempt)
     opened = Visit(
         exec_id, failed.node, failed.branch, failed.iteration, attempt, failed.parents, failed.edge_taken, state.at,
-        failed.input, failed.before,
+        failed.input, failed.before, losses=failed.losses if losses is None else losses,
     )  # fmt: skip
     state.open[exec_id] = opened
     node = state.topology.nodes[failed.node]
@@ -98,6 +113,34 @@ def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
     elif opened.phase == "ready":
         opened.phase = "sent"
     out.append(Dispatch(opened))
+
+
+def lose(state: LifetimeState, lost: Visit, out: list[Command]) -> None:
+    """An attempt was lost with its worker: the next one goes out, or waits for somebody who looks at why they die."""
+    again = next_attempt(state, lost, lost.losses + 1)
+    if again.losses >= MAX_LOSSES:
+        again.phase, again.trouble = "waiting", "poison"
+    send(state, again, out)
+
+
+def reconcile(state: LifetimeState, unknown: Visit, action: str, out: list[Command]) -> None:
+    """What is done about a visit in trouble: `retry` it, or `ask` a person."""
+    if action == "retry" and unknown.trouble == "poison":
+        unknown.phase, unknown.trouble, unknown.asked, unknown.losses = "ready", "", False, 0
+        send(state, unknown, out)
+    elif action == "retry":
+        del state.open[unknown.exec_id]
+        send(state, next_attempt(state, unknown), out)
+    elif unknown.phase == "reconciling":
+        unknown.phase, unknown.trouble = "waiting", "unknown"
+        send(state, unknown, out)
+
+
+def revoked(state: LifetimeState, opened: Visit) -> tuple[Event, ...]:
+    """For an `at_most_once` visit that is given up: its intent, taken by nobody, so that no worker can have it."""
+    if opened.intent or state.topology.nodes[opened.node].effect != "at_most_once":
+        return ()
+    return (intent(opened.exec_id, ""),)
 
 
 def set_timer(state: LifetimeState, opened: Visit, purpose: str, due: int, out: list[Command]) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tickwork.errors import GraphInvalid
-from tickwork.model.graph import END, START, AgentGraph, Edge, EdgeKind, Join, Node
+from tickwork.model.graph import END, START, AgentGraph, Edge, EdgeKind, Join, Limits, Node
 from tickwork.model.problems import Location, Problem
-from tickwork.sdk.implementation import Implementation, SignatureFault
+from tickwork.sdk.effects import implemented
+from tickwork.sdk.implementation import Implementation
 from tickwork.sdk.nodes import GraphNode, Plan, Task
 from tickwork.sdk.references import name_of
 
@@ -32,11 +33,15 @@ _SDK = str(Path(__file__).resolve().parent)
 class Graph:
     """Collects the nodes and edges of an AgentGraph.
 
-    A node is added by being mentioned. The name `start` stands for the entry and `end` for the end.
+    A node is added by being mentioned. The name `start` stands for the entry and `end` for the end. `limits` bounds
+    one lifetime of the graph: entries of its log, visits of a node, visits open at once, depth of fan-outs.
     """
 
-    def __init__(self, name: str, version: str = "0.1.0", *, description: str = "") -> None:
+    def __init__(
+        self, name: str, version: str = "0.1.0", *, description: str = "", limits: Limits | None = None
+    ) -> None:
         self.name, self.version, self.description = name, version, description
+        self.limits = Limits() if limits is None else limits
         self._place = _caller()
         self._nodes: list[tuple[GraphNode, Location]] = []
         self._edges: list[tuple[Edge, Location]] = []
@@ -161,6 +166,7 @@ class Graph:
             nodes=tuple(nodes),
             edges=tuple([edge for edge, _ in self._edges]),
             description=self.description,
+            limits=self.limits,
         )
         found = validate(graph, sources)
         if self._lost_edges:
@@ -185,16 +191,14 @@ class Graph:
         run, unloadable = name_of(named, self.folder)
         if named is type(given) and vars(given) and id(given) not in self._made:
             unloadable = unloadable or "it is an object with settings of its own, which only this process has"
-        try:
-            implementation = Implementation(name, given.kind, function, unloadable)
-        except SignatureFault as fault:
-            problems.append(Problem(at, "bad_signature", f"`{name}` cannot be called: {fault}", "", name))
-            return given.node(run), None
-        if given.isolation == "subprocess" and unloadable:
+        node = given.node(run)
+        implementation, found = implemented(node, function, given.reconcile_hook(), at, unloadable)
+        problems += found
+        if implementation is not None and given.isolation == "subprocess" and unloadable:
             hint = "define it at the top of a module or file, or take `isolation` out"
             message = f"`{name}` asks for a subprocess, which cannot load it: {unloadable}"
             problems.append(Problem(at, "not_loadable", message, hint, name))
-        return given.node(run), implementation
+        return node, implementation
 
     def _name(self, given: Any, at: Location) -> str:
         """The name of a node; adds it when it is new."""

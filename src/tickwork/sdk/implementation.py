@@ -35,20 +35,49 @@ class SignatureFault(Exception):
     """An implementation that cannot be called as a Task or a Plan. The message says what to write instead."""
 
 
+class HookFault(SignatureFault):
+    """A reconcile hook that cannot be called."""
+
+
 class Implementation:
     """What the executor calls for a node.
 
     `call(input, ctx)` returns the value, or an awaitable of it when `is_async`. `unloadable` says why another process
     cannot load it by its reference ("" when it can).
+
+    `reconcile(input, ctx)` is the hook of an `at_most_once` Task, None where it has none; an awaitable comes back when
+    `reconcile_is_async`. What it returns is a result, so `check` holds for it too. Raises SignatureFault, and
+    HookFault for the hook.
     """
 
-    __slots__ = ("call", "check", "function", "is_async", "kind", "name", "unloadable")
+    __slots__ = (
+        "call",
+        "check",
+        "function",
+        "is_async",
+        "kind",
+        "name",
+        "reconcile",
+        "reconcile_is_async",
+        "unloadable",
+    )
 
-    def __init__(self, name: str, kind: NodeKind, function: Callable[..., Any], unloadable: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: NodeKind,
+        function: Callable[..., Any],
+        unloadable: str = "",
+        reconcile: Any = None,
+    ) -> None:
         self.name, self.kind, self.function, self.unloadable = name, kind, function, unloadable
         self.is_async = _is_async(function)
         self.call: Callable[[TaskInput, Context], Any] = _caller(function)
         self.check: Callable[[Any], Any] | None = _output_check(function) if kind == "task" else None
+        self.reconcile: Callable[[TaskInput, Context], Any] | None = None
+        self.reconcile_is_async = False
+        if reconcile is not None:
+            self.reconcile, self.reconcile_is_async = _hook_caller(reconcile), _is_async(reconcile)
 
     def input_for(self, message: Any, ctx: Context) -> TaskInput:
         """The TaskInput or PlanInput of a message."""
@@ -87,6 +116,19 @@ def _caller(function: Callable[..., Any]) -> Callable[[TaskInput, Context], Any]
                 " if it asks for it, `ctx` (put several values into one object)"
             )
     return _bound(function, given)
+
+
+def _hook_caller(hook: Any) -> Callable[[TaskInput, Context], Any]:
+    if not callable(hook) or isinstance(hook, type):
+        raise HookFault(f"it is {_an(hook)}; write a function `def reconcile(task_input)`, sync or async")
+    try:
+        return _caller(hook)
+    except SignatureFault as fault:
+        raise HookFault(str(fault)) from None
+
+
+def _an(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
 
 
 def _bound(

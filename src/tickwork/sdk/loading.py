@@ -17,7 +17,8 @@ from tickwork.errors import GraphInvalid, NotFound
 from tickwork.model.graph import AgentGraph, Node
 from tickwork.model.problems import Location, Problem
 from tickwork.sdk.builder import Graph
-from tickwork.sdk.implementation import Implementation, SignatureFault
+from tickwork.sdk.effects import disagreement, implemented
+from tickwork.sdk.implementation import Implementation
 from tickwork.sdk.nodes import GraphNode, Plan, Task
 from tickwork.sdk.references import (
     FILE_MARK,
@@ -138,10 +139,10 @@ def _resolved(
 
 def implementation_of(node: Node, base: Path, at: Location) -> Implementation:
     """The implementation that a node's `run` leads to. Raises ReferenceFault."""
-    return _implementation(resolve(node.run, base, at, node.name), node, at)
+    return _implementation(resolve(node.run, base, at, node.name), node, base, at)
 
 
-def _implementation(found: Any, node: Node, at: Location) -> Implementation:
+def _implementation(found: Any, node: Node, base: Path, at: Location) -> Implementation:
     what = "Task" if node.kind == "task" else "Plan"
     if isinstance(found, type) and issubclass(found, GraphNode):
         try:
@@ -155,18 +156,28 @@ def _implementation(found: Any, node: Node, at: Location) -> Implementation:
             hint = f"decorate it with @{node.kind}, or make the node a {found.kind}"
             message = f"`{node.run}` is a {found.kind.title()}, but `{node.name}` is a {what}"
             raise ReferenceFault(Problem(at, "wrong_kind", message, hint, node.name))
-        function = found.implementation()
+        if differs := disagreement(node, found, at):
+            raise ReferenceFault(differs)
+        function, hook = found.implementation(), found.reconcile_hook()
     else:
-        function = found
+        function, hook = found, _hook_beside(node, base)
     if not callable(function) or isinstance(function, type) or inspect.ismodule(function):
         hint = f"a {what} is a function, or a class that derives from {what} and has `run`"
         message = f"`{node.run}` is {type(found).__name__}, which cannot be called as a {what}"
         raise ReferenceFault(Problem(at, "wrong_kind", message, hint, node.name))
-    try:
-        return Implementation(node.name, node.kind, function)
-    except SignatureFault as fault:
-        message = f"`{node.run}` cannot be called as a {what}: {fault}"
-        raise ReferenceFault(Problem(at, "bad_signature", message, "", node.name)) from None
+    implementation, problems = implemented(node, function, hook, at)
+    if implementation is None or problems:
+        raise ReferenceFault(problems[0])
+    return implementation
+
+
+def _hook_beside(node: Node, base: Path) -> Any:
+    """In a graph directory a function `reconcile` beside `def task(task_input)` is the Task's hook."""
+    from tickwork.formats.directory import code_path
+
+    if node.kind != "task" or node.run != f"{code_path('task', node.name)}:task":
+        return None
+    return getattr(load_file(base / code_path("task", node.name), base, node.name), "reconcile", None)
 
 
 def _only_graph(module: ModuleType, where: str) -> str:

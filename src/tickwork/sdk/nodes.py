@@ -12,10 +12,22 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from tickwork.model.graph import Child, Human, Isolation, Node, NodeKind, RetryPolicy, Signal, TimeLimits, Timer
+from tickwork.model.graph import (
+    Child,
+    Effect,
+    Human,
+    Isolation,
+    Node,
+    NodeKind,
+    RetryPolicy,
+    Signal,
+    TimeLimits,
+    Timer,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+H = TypeVar("H", bound=Callable[..., Any])
 
 
 class GraphNode:
@@ -28,6 +40,8 @@ class GraphNode:
     description: str = ""
     retry: RetryPolicy = RetryPolicy()
     limits: TimeLimits = TimeLimits()
+    effect: Effect = "idempotent"
+    """Only for a Task: what running it twice would do. See `Task.reconcile` for `at_most_once`."""
     isolation: Isolation = "inline"
     memory_mb: int | None = None
     config: Mapping[str, Any] = {}
@@ -37,6 +51,10 @@ class GraphNode:
     def implementation(self) -> Callable[..., Any] | None:
         """What is called for this node; None for a Task that waits."""
         return getattr(self, "run", None)
+
+    def reconcile_hook(self) -> Any:
+        """The reconcile hook; None where there is none."""
+        return None
 
     def node(self, run: str = "") -> Node:
         """The node of the graph; `run` says where the implementation is found."""
@@ -49,6 +67,7 @@ class GraphNode:
             run=run,
             retry=self.retry,
             limits=self.limits,
+            effect=self.effect,
             isolation=self.isolation,
             memory_mb=self.memory_mb,
             config=dict(config) if isinstance(config, Mapping) else config,
@@ -59,9 +78,30 @@ class GraphNode:
 
 
 class Task(GraphNode):
-    """A node that works. Subclass it and define `run`, or decorate a function with `@task`."""
+    """A node that works. Subclass it and define `run`, or decorate a function with `@task`.
+
+    With `effect = "at_most_once"` user code is called once and never a second time by itself. When that call was lost
+    (the process died, the answer never came), nobody knows whether it had its effect. A method `reconcile` can say.
+    """
 
     kind = "task"
+    reconcile: Callable[..., Any]
+    """The hook of an `at_most_once` Task, sync or async: `def reconcile(self, task_input)`, `ctx` where it asks for it.
+
+    Called with the input of the lost call, its first parameter read as that of `run`. It looks the call up where it
+    would have left a trace (by `ctx.idempotency_key`, which is the same), and says what happened:
+
+    - it returns a value: the call happened, and this is its result;
+    - it raises RetryableError: the call did not happen, so run the Task again;
+    - it raises TerminalError: the call failed for good;
+    - it raises anything else, or there is no hook: the lifetime waits until a person says what happened.
+
+    It only asks, and may itself be called more than once. It runs in the worker, also with `isolation="subprocess"`.
+    """
+
+    def reconcile_hook(self) -> Any:
+        """The method `reconcile`; None where the class has none."""
+        return getattr(self, "reconcile", None)
 
 
 class Plan(GraphNode):
@@ -75,7 +115,17 @@ class FunctionTask(Task, Generic[P, R]):
 
     def __init__(self, function: Callable[P, R]) -> None:
         self.function = function
+        self._hook: Callable[..., Any] | None = None
         functools.update_wrapper(self, function)
+
+    def reconcile(self, hook: H) -> H:
+        """Decorates the hook of an `at_most_once` Task, `@charge.reconcile`; `Task.reconcile` says what a hook does."""
+        self._hook = hook
+        return hook
+
+    def reconcile_hook(self) -> Any:
+        """The function that was given as the hook; None where none was."""
+        return self._hook
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -110,6 +160,8 @@ def task(
     description: str = "",
     retry: RetryPolicy | None = None,
     limits: TimeLimits | None = None,
+    effect: Effect = "idempotent",
+    reconcile: Callable[..., Any] | None = None,
     isolation: Isolation = "inline",
     memory_mb: int | None = None,
     config: Mapping[str, Any] | None = None,
@@ -117,11 +169,13 @@ def task(
 def task(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Makes a Task of a function: `@task`, or `@task(name="fetch", retry=RetryPolicy(max_attempts=5))`.
 
-    `memory_mb` limits a subprocess, so it goes with `isolation="subprocess"`.
+    `effect` says what running it twice would do: "pure" and "idempotent" run again when an attempt was lost,
+    "at_most_once" does not, and its hook `reconcile` can say what happened (see `Task.reconcile`). `memory_mb` limits
+    a subprocess, so it goes with `isolation="subprocess"`.
     """
     if function is not None:
-        return _configured(FunctionTask(function), function, settings)
-    return lambda made: _configured(FunctionTask(made), made, settings)
+        return _configured(FunctionTask(function), function, settings, _OF_TASKS)
+    return lambda made: _configured(FunctionTask(made), made, settings, _OF_TASKS)
 
 
 @overload
@@ -141,22 +195,27 @@ def plan(
 def plan(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Makes a Plan of a function: `@plan`, or `@plan(name="decide")`."""
     if function is not None:
-        return _configured(FunctionPlan(function), function, settings)
-    return lambda made: _configured(FunctionPlan(made), made, settings)
+        return _configured(FunctionPlan(function), function, settings, _OF_PLANS)
+    return lambda made: _configured(FunctionPlan(made), made, settings, _OF_PLANS)
 
 
-_SETTINGS = ("name", "title", "description", "retry", "limits", "isolation", "memory_mb", "config")
+_OF_PLANS = ("name", "title", "description", "retry", "limits", "isolation", "memory_mb", "config")
+_OF_TASKS = (*_OF_PLANS, "effect", "reconcile")
 
 
-def _configured(made: Any, function: Any, settings: Mapping[str, Any]) -> Any:
+def _configured(made: Any, function: Any, settings: Mapping[str, Any], known: Sequence[str]) -> Any:
     if isinstance(function, GraphNode):
         raise TypeError(f"{function!r} is a {function.kind} already; decorate the plain function")
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"@{made.kind} decorates a function; a class derives from {type(made).__mro__[1].__name__}")
     for key, value in settings.items():
-        if key not in _SETTINGS:
-            raise TypeError(f"@{made.kind} has no setting `{key}`; it has {', '.join(_SETTINGS)}")
-        if value is not None:
+        if key not in known:
+            raise TypeError(f"@{made.kind} has no setting `{key}`; it has {', '.join(known)}")
+        if value is None:
+            continue
+        if key == "reconcile":
+            made.reconcile(value)
+        else:
             setattr(made, key, value)
     made.name = made.name or getattr(function, "__name__", type(function).__name__)
     return made

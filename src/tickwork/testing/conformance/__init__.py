@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from tickwork.testing.conformance.blob_store import BlobStoreConformance
 from tickwork.testing.conformance.checks import SettableClock
+from tickwork.testing.conformance.dead_letters import DeadLettersConformance
 from tickwork.testing.conformance.event_bus import EventBusConformance
 from tickwork.testing.conformance.kv_store import KVStoreConformance
 from tickwork.testing.conformance.state_store import StateStoreConformance
 
 __all__ = [
     "BlobStoreConformance",
+    "DeadLettersConformance",
     "EventBusConformance",
     "KVStoreConformance",
     "SettableClock",

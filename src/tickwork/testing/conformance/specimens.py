@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from tickwork.model.ids import exec_id, uuid7
 from tickwork.model.lifetime import Lifetime, Projection, Question, TimerRow
-from tickwork.model.messages import Append
+from tickwork.model.messages import Append, DeadLetter, dead_letter
 from tickwork.model.records import Entry, Event, Execution, Telemetry, json_payload
 from tickwork.ports import StoredGraph
 
@@ -51,9 +51,10 @@ def execution(of: Lifetime, iteration: int, *, text: str = "done", extra: dict[s
     )
 
 
-def append(of: Lifetime, *entries: Entry, **projection: Any) -> Append:
+def append(of: Lifetime, *entries: Entry, expect: int | None = None, **projection: Any) -> Append:
     """An Append of these entries, with a projection when one is given."""
-    return Append(of.tenant_id, of.lifetime_id, entries, Projection(**projection) if projection else None)
+    change = Projection(**projection) if projection else None
+    return Append(of.tenant_id, of.lifetime_id, entries, change, expect)
 
 
 def started(of: Lifetime) -> Append:
@@ -66,7 +67,13 @@ def timer(of: Lifetime, timer_id: str, due: int) -> TimerRow:
     return TimerRow(of.tenant_id, of.lifetime_id, timer_id, due)
 
 
-def question(of: Lifetime, execution_id: str, since: int = BEGAN, prompt: str = "Shall we?") -> Question:
+def question(
+    of: Lifetime,
+    execution_id: str,
+    since: int = BEGAN,
+    prompt: str = "Shall we?",
+    on: Literal["human", "signal", "unknown", "poison"] = "human",
+) -> Question:
     """An open wait of the lifetime."""
     return Question(
         tenant_id=of.tenant_id,
@@ -74,7 +81,7 @@ def question(of: Lifetime, execution_id: str, since: int = BEGAN, prompt: str = 
         exec_id=execution_id,
         node="approve",
         branch="",
-        on="human",
+        on=on,
         since=since,
         prompt=prompt,
         answer_schema={"type": "object", "properties": {"ok": {"type": "boolean"}}},
@@ -90,3 +97,10 @@ def graph(
     """A registered graph."""
     digest = digest or f"{name}-{version}"
     return StoredGraph(tenant, name, version, digest, b'{"name":"x"}', source, BEGAN)
+
+
+def letter(number: int, tenant: str = "acme", reason: str = "it cannot be decoded", value: bytes = b"") -> DeadLetter:
+    """The dead letter of this number, buried a microsecond after the one before."""
+    headers = {"traceparent": "00-ab"} if number else None
+    value = value or b"\xc1\x00 %d" % number
+    return dead_letter(f"data-plane.{tenant}", f"key-{number}", value, reason, BEGAN + number, headers)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from tickwork.errors import StorageError, StoreCorrupt
 from tickwork.model.records import Event, encode_entry
 from tickwork.testing.conformance.checks import SettableClock, equal, expect, refused, turn
-from tickwork.testing.conformance.specimens import append, execution, lifetime, started
+from tickwork.testing.conformance.specimens import append, execution, lifetime, question, started, timer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,6 +100,102 @@ class LogConformance:
             equal([x.seqs for x in again], [(None, None, None, 5), ()], "known entries are dropped, new ones count")
             equal(len(await self.whole_log(store, life)), 5, "every entry is there once")
 
+    async def test_a_duplicate_with_other_bytes_is_told(self) -> None:
+        """The first entry stands; whoever offered another one under its id learns which of his it was."""
+        store = await self.open()
+        await store.start()
+        life = await self.made(store, 1)
+        a, b, c = (execution(life, n) for n in range(3))
+        other_a, other_c = execution(life, 0, text="another"), execution(life, 2, text="another")
+        answers = await store.append(
+            [append(life, a, b), append(life, b, other_a, c), append(life, a, b), append(life, other_c, other_c)]
+        )
+        equal([x.differs for x in answers], [(), (1,), (), (0, 1)], "differing duplicates, by their index")
+        equal([x.seqs for x in answers[1:]], [(None, None, 4), (None, None), (None, None)], "they are duplicates still")
+        store = await self.reopen(store)
+        try:
+            (again,) = await store.append([append(life, other_a, b, c)])
+            equal(again.differs, (0,), "also after a restart")
+            recorded = [encode_entry(e.entry) for e in await self.whole_log(store, life)]
+            equal(recorded[1:], [encode_entry(e) for e in (a, b, c)], "what was recorded first stands")
+        finally:
+            await store.stop()
+
+    async def test_the_last_seq_is_told(self) -> None:
+        """By every answer about a lifetime that there is, whatever became of the Append."""
+        async with self.opened() as store:
+            life = await self.made(store, 1)
+            bad = Event("bad", "signalled", {"cannot be encoded": object()})
+            answers = await store.append(
+                [
+                    append(life, execution(life, 1), execution(life, 2)),
+                    append(life, execution(life, 1)),
+                    append(life),
+                    append(life, bad),
+                    append(life, execution(life, 3), expect=1),
+                    append(lifetime(77), execution(life, 1)),
+                    append(lifetime(1, "umbrella"), execution(life, 1)),
+                ]
+            )
+            equal([x.last_seq for x in answers], [3, 3, 3, 3, 3, 0, 0], "0 is said of an unknown lifetime alone")
+
+    async def test_an_expectation_holds_or_nothing_is_done(self) -> None:
+        """Compare-and-set on the last seq: no entry and no projection of a stale Append, and all of its neighbours'."""
+        async with self.opened() as store:
+            life, other = await self.made(store, 1), await self.made(store, 2)
+            rows: dict[str, Any] = {"questions_opened": (question(life, "q"),), "timers_set": (timer(life, "t", 1),)}
+            answers = await store.append(
+                [
+                    append(life, execution(life, 1), expect=0, status="PAUSED", **rows),
+                    append(other, execution(other, 1), expect=1),
+                    append(life, expect=7, status="PAUSED", **rows),
+                    append(life, execution(life, 2), expect=1),
+                ]
+            )
+            equal([x.stale for x in answers], [True, False, True, False], "those that expected another seq are stale")
+            equal([x.error for x in answers], [None] * 4, "to be stale is no error")
+            equal([x.seqs for x in answers], [(None,), (2,), (), (2,)], "what is stale has no seqs, and left no gap")
+            equal(
+                [e.entry.entry_id for e in await self.whole_log(store, life)][1:], [execution(life, 2).exec_id], "log"
+            )
+            equal((await store.get_lifetime("acme", life.lifetime_id))[0].status, "RUNNING", "no status was set")
+            equal((await store.questions("acme"), await store.due_timers(9)), ([], ([], None)), "no row was added")
+            known = append(life, execution(life, 2), execution(life, 3), expect=2, status="PAUSED")
+            (answer,) = await store.append([known])
+            equal(
+                (answer.stale, answer.seqs), (False, (None, 3)), "a duplicate is dropped under an expectation as well"
+            )
+            equal((await store.append([known]))[0].stale, True, "sent again, it is stale: it was done")
+
+    async def test_of_two_who_expect_the_same_one_wins(self) -> None:
+        """In one batch, also beside duplicates; and of many at the same time."""
+        async with self.opened() as store:
+            lives = [await self.made(store, n) for n in range(4)]
+            for beside in ((), (append(lives[0], execution(lives[0], 0)),)):  # the second time it is a duplicate
+                for life in lives:
+                    (now,) = await store.append([append(life)])
+                    rivals = [
+                        append(life, execution(life, 100 * now.last_seq + n), expect=now.last_seq) for n in range(3)
+                    ]
+                    answers = (await store.append([*beside, *rivals]))[len(beside) :]
+                    equal([x.stale for x in answers], [False, True, True], "the first of a batch wins")
+                    equal({x.last_seq for x in answers}, {now.last_seq + 1}, "and the others learn how far it went")
+                await store.append([append(lives[0], execution(lives[0], 0))])
+            life, won = lives[1], set()
+
+            async def attempt(n: int) -> None:
+                for iteration in range(10_000 + 10 * n, 10_010 + 10 * n):
+                    (now,) = await store.append([append(life)])
+                    mine = execution(life, iteration)
+                    if not (await store.append([append(life, mine, expect=now.last_seq)]))[0].stale:
+                        won.add(mine.exec_id)
+
+            before = len(await self.whole_log(store, life))
+            await asyncio.gather(*(attempt(n) for n in range(20)))
+            recorded = [e.entry.entry_id for e in (await self.whole_log(store, life))[before:]]
+            expect(len(recorded) > 0, "somebody wins")
+            equal(set(recorded), won, "each winner recorded his entry, and no loser any")
+
     async def test_the_same_id_in_two_lifetimes_is_no_duplicate(self) -> None:
         """Entry ids are unique in their lifetime only."""
         async with self.opened() as store:
@@ -172,6 +270,47 @@ class LogConformance:
             await self.whole_log(store, life)
         finally:
             await store.stop()
+
+    async def test_history_keeps_its_times(self) -> None:
+        """A lifetime that begins with history has it recorded at the times given; what comes later is never before."""
+        store = await self.open()
+        await store.start()
+        now = self.clock.now()
+        times = (now - 90, now - 90, now - 20, now + 50)
+        life = lifetime(1)
+        for ahead in (0, 50):  # history that ends in the past; and by a clock that was ahead of this one
+            life = lifetime(ahead)
+            entries: list[Entry] = [
+                Event("started", "started", {}),
+                *(execution(life, n) for n in range(3 if ahead else 2)),
+            ]
+            history = replace(append(life, *entries, status="RUNNING"), ats=times[: len(entries)])
+            found, created = await store.create_lifetime(life, history)
+            equal(
+                (created, found.status, found.last_seq), (True, "RUNNING", len(entries)), "it is created with all of it"
+            )
+            expect(found.updated_at >= now, "making it is what happened to it last")
+            answer = (await store.append([replace(append(life, execution(life, 9)), ats=(now - 80,))]))[0]
+            equal(
+                answer.at, now + ahead, "only what begins a lifetime brings its times, and no entry is before another"
+            )
+            log = await self.whole_log(store, life)
+            equal([e.at for e in log], [*times[: len(entries)], now + ahead], "each entry is recorded at its time")
+        store = await self.reopen(store)
+        try:
+            equal((await store.append([append(life, execution(life, 10))]))[0].at, now + 50, "nor after a restart")
+        finally:
+            await store.stop()
+
+    async def test_history_that_does_not_fit_is_refused(self) -> None:
+        """A time for each entry, none before the one before it; and an empty log to begin with."""
+        async with self.opened() as store:
+            life = lifetime(1)
+            two = append(life, Event("started", "started", {}), execution(life, 1))
+            for wrong in (replace(two, ats=(1,)), replace(two, ats=(2, 1)), replace(two, expect=3)):
+                with refused(ValueError, "history that contradicts itself"):
+                    await store.create_lifetime(life, wrong)
+            equal(await store.get_lifetime("acme", life.lifetime_id), [], "nothing was made")
 
     async def test_what_was_acknowledged_is_there_after_a_restart(self) -> None:
         """The log, the read model, graphs, timers; and seqs go on where they were."""

@@ -92,7 +92,10 @@ class StateStoreConformance(LogConformance):
         """It waits for nothing any more, takes late entries, and keeps its status."""
         async with self.opened() as store:
             life, other = await self.made(store, 1), await self.made(store, 2)
-            rows = {"timers_set": (timer(life, "t1", BEGAN),), "questions_opened": (question(life, "q1"),)}
+            rows: dict[str, Any] = {
+                "timers_set": (timer(life, "t1", BEGAN),),
+                "questions_opened": (question(life, "q1"),),
+            }
             await store.append([append(life, **rows)])
             kept = append(other, timers_set=(timer(other, "t1", BEGAN),), questions_opened=(question(other, "q1"),))
             await store.append([kept])
@@ -158,6 +161,19 @@ class StateStoreConformance(LogConformance):
             await store.append([append(one, questions_opened=(again,), questions_closed=("q2", "unknown"))])
             equal(await store.questions("acme", one.lifetime_id), [again], "replaced and closed")
 
+    async def test_questions_are_told_apart_by_what_they_wait_for(self) -> None:
+        """People, signals, calls whose outcome nobody knows, executions that are too dangerous to repeat."""
+        async with self.opened() as store:
+            one = await self.made(store, 1)
+            kinds: list[Any] = ["human", "signal", "unknown", "poison"]
+            asked = [question(one, f"q{n}", BEGAN + n, on=kind) for n, kind in enumerate(kinds * 2)]
+            await store.append([append(one, questions_opened=tuple(asked))])
+            for kind in kinds:
+                wanted = [q for q in asked if q.on == kind]
+                equal(await store.questions("acme", on=kind), wanted, f"those on={kind}")
+                equal(await store.questions("acme", one.lifetime_id, 1, on=kind), wanted[:1], "no more than asked")
+            equal(await store.questions("acme"), asked, "or all of them")
+
     async def test_a_prefix_finds_and_says_when_it_is_ambiguous(self) -> None:
         """One, several (at most five), none; and never a pattern."""
         async with self.opened() as store:
@@ -218,6 +234,33 @@ class StateStoreConformance(LogConformance):
             while page := await store.open_lifetimes(walked[-1] if walked else "", limit=2):
                 walked += [x.lifetime_id for x in page]
             equal(walked, [x.lifetime_id for x in lives if x is not lives[2]], "every open one once, by id")
+
+    async def test_open_lifetimes_can_be_narrowed(self) -> None:
+        """To a status, and to those that nothing has moved since a time: neither an entry nor a new status."""
+        async with self.opened() as store:
+            lives = [await self.made(store, n, ("acme", "umbrella")[n % 2]) for n in range(6)]
+            begun = self.clock.now()
+
+            async def found(**narrow: Any) -> list[int]:
+                return [x.created_at - BEGAN for x in await store.open_lifetimes(**narrow)]
+
+            equal(await found(untouched_since=begun - 1), [], "all of them are newer")
+            equal(await found(untouched_since=begun), [0, 1, 2, 3, 4, 5], "as they were at that very time")
+            self.clock.advance(10)
+            await store.append(
+                [
+                    append(lives[0], execution(lives[0], 1)),
+                    append(lives[1], status="PAUSED"),
+                    append(lives[2], Event("end", "failed", {}), status="FAILED"),
+                    append(lives[3]),
+                ]
+            )
+            equal(await found(untouched_since=begun), [3, 4, 5], "an entry or a status moved the others")
+            equal(await found(status="RUNNING"), [0, 3, 4, 5], "one status")
+            equal(await found(status="FAILED"), [], "one that has ended is not open")
+            equal(await found(status="PAUSED", untouched_since=self.clock.now()), [1], "both together")
+            after = lives[3].lifetime_id
+            equal(await found(status="RUNNING", after=after, limit=1), [4], "in pages as well")
 
     async def test_no_read_shows_another_tenants_rows(self) -> None:
         """Each read that takes a tenant."""

@@ -19,11 +19,14 @@ from tickwork.errors import StorageError, StoreTooNew
 MEMORY = ":memory:"
 
 BUSY_MS = 5_000
-"""How long (ms) a statement waits for a lock of another process; only `tickwork db` tools ever hold one."""
-
+"""How long (ms) a statement waits for a lock of another process; only tools that look into the file ever hold one."""
 
 CACHE_KIB = 16 * 1024
 """Page cache (KiB) of the writing connection: the index pages of the open lifetimes should stay in it."""
+
+
+READABLE_FROM = 1
+"""The oldest schema version that is read without migrating it: what came after it only added tables."""
 
 
 class Migration(NamedTuple):
@@ -100,14 +103,15 @@ def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
-def require_current(connection: sqlite3.Connection, path: str) -> None:
-    """Refuses a database that a reader cannot understand and may not migrate."""
+def require_readable(connection: sqlite3.Connection, path: str) -> None:
+    """Refuses a database that a reader, who may not migrate it, cannot understand as it is."""
     refuse_newer(connection, path)
-    found, known = schema_version(connection), len(migrations())
-    if found < known:
+    found = schema_version(connection)
+    if found < READABLE_FROM:
         raise StorageError(
-            f"The database {path} has schema version {found}, and Tickwork {__version__} reads version {known}. Run "
-            "`tickwork db migrate` once, with no other process on this home."
+            f"The database {path} has schema version {found}, and Tickwork {__version__} reads versions from "
+            f"{READABLE_FROM} on. The next process that writes there (`tickwork run`, `tickwork lifetimes resume`) "
+            "brings it up to date."
         )
 
 

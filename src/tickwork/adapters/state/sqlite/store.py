@@ -1,4 +1,4 @@
-"""The StateStore port on SQLite, for the local profile (a file) and the test profile (`:memory:`).
+"""The StateStore and DeadLetters ports on SQLite, for the local profile (a file) and the test profile (`:memory:`).
 
 The event loop encodes, numbers and collects; `group_commit` decides when; `transaction` writes, on the one
 connection that does. Reads have a connection of their own that cannot write; they run on the loop, for they take
@@ -10,7 +10,7 @@ A file has one writing process at a time; the home's lock sees to that, not this
 from __future__ import annotations
 
 import sqlite3
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ import msgspec
 
 from tickwork.adapters.state.sqlite.failures import storage_error
 from tickwork.adapters.state.sqlite.group_commit import GroupCommit
+from tickwork.adapters.state.sqlite.letters import ADDED_IN, BuryUnit, ForgetUnit, letter_from
 from tickwork.adapters.state.sqlite.rows import Row, entry_rows, graph_from, lifetime_from, log_entries, question_from
 from tickwork.adapters.state.sqlite.schema import (
     MEMORY,
     connect_reader,
     connect_writer,
     migrate,
-    require_current,
+    require_readable,
     schema_version,
     statements,
 )
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tickwork.model.lifetime import Lifetime, Question
-    from tickwork.model.messages import Append
+    from tickwork.model.messages import Append, DeadLetter
     from tickwork.model.records import LogEntry
     from tickwork.ports import Appended, Clock, LifetimeQuery, StoredGraph
 
@@ -64,7 +65,7 @@ class SqliteStore:
         try:
             if self._readonly:
                 self._reader = connect_reader(self._path)
-                require_current(self._reader, self._path)
+                require_readable(self._reader, self._path)
                 return
             self._open()
         except sqlite3.Error as error:
@@ -99,8 +100,13 @@ class SqliteStore:
         """Inserts the lifetime and its first entries; (the one that was first, False) when there is one."""
         if (started.tenant_id, started.lifetime_id) != (lifetime.tenant_id, lifetime.lifetime_id):
             raise ValueError("a lifetime is created with entries of its own")
+        if started.expect:
+            raise ValueError("the log of a new lifetime is empty, so no last seq of it can be expected")
+        ats = started.ats
+        if ats is not None and (len(ats) != len(started.entries) or any(a > b for a, b in pairwise(ats))):
+            raise ValueError("history has one time for each entry, and none before the one before it")
         rows = entry_rows(started)
-        unit = CreateUnit(lifetime, AppendUnit(started, rows))
+        unit = CreateUnit(lifetime, AppendUnit(started, rows, ats=ats))
         await self._submit([unit], 1 + len(rows), 500 + sum(len(body) for _, body in rows))
         if unit.error is not None:
             raise unit.error
@@ -172,9 +178,12 @@ class SqliteStore:
         wanted["statuses"] = msgspec.json.encode(query.statuses).decode()
         return [lifetime_from(row) for row in self._rows("list_lifetimes_by_status", wanted)]
 
-    async def open_lifetimes(self, after: str = "", limit: int = 1000) -> list[Lifetime]:
-        """Lifetimes of all tenants that have not ended, by id, with id > `after`."""
-        return [lifetime_from(row) for row in self._rows("open_lifetimes", (after, limit))]
+    async def open_lifetimes(
+        self, after: str = "", limit: int = 1000, *, status: str | None = None, untouched_since: int | None = None
+    ) -> list[Lifetime]:
+        """Lifetimes of all tenants that have not ended, by id; only those in `status`, or unmoved since a time (us)."""
+        wanted = {"after": after, "limit": limit, "status": status, "untouched_since": untouched_since}
+        return [lifetime_from(row) for row in self._rows("open_lifetimes", wanted)]
 
     async def due_timers(self, now: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
         """Timers with due <= `now`, earliest first; and when the next one after those is due."""
@@ -194,6 +203,28 @@ class SqliteStore:
             rows = self._rows("list_questions_of_lifetime", wanted)
         found = (question_from(row) for row in rows)
         return list(islice((q for q in found if on is None or q.on == on), limit))
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keeps dead letters, each once; of a tenant the newest LETTERS."""
+        if letters:
+            unit = BuryUnit(letters)
+            await self._submit([unit], len(letters), sum(len(letter.value) + 500 for letter in letters))
+            if unit.error is not None:
+                raise unit.error
+
+    async def dead_letters(self, tenant_id: str, limit: int = 1000, after: str = "") -> list[DeadLetter]:
+        """A tenant's dead letters, by id, with id > `after`."""
+        if schema_version(self._connected()) < ADDED_IN:
+            return []  # beside a process of the version before, which keeps none
+        return [letter_from(row) for row in self._rows("list_letters", (tenant_id, after, limit))]
+
+    async def forget_dead_letter(self, tenant_id: str, letter_id: str) -> bool:
+        """Removes one; False when there is none."""
+        unit = ForgetUnit(tenant_id, letter_id)
+        await self._submit([unit], 1, 0)
+        if unit.error is not None:
+            raise unit.error
+        return unit.found
 
     async def ping(self) -> dict[str, str]:
         """Reads and, unless read-only, commits an empty transaction; facts for `tickwork doctor`."""

@@ -1,4 +1,4 @@
-"""One transaction on the writing connection: many lifetimes' appends, new lifetimes and graphs, committed together.
+"""One transaction on the writing connection: many lifetimes' appends, new lifetimes, graphs and dead letters together.
 
 First everything is tried as if it were new: seqs are given out from memory and all rows are inserted by a few
 statements. When a row is refused (a duplicate, nearly always) the transaction is rolled back and made again exactly:
@@ -11,11 +11,12 @@ of it here, as they were.
 from __future__ import annotations
 
 import sqlite3
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any, final
 
 from msgspec.structs import replace
 
+from tickwork.adapters.state.sqlite.letters import BuryUnit, ForgetUnit
 from tickwork.adapters.state.sqlite.rows import encode_question, graph_row, lifetime_from, lifetime_row
 from tickwork.adapters.state.sqlite.schema import statements
 from tickwork.errors import Conflict, GraphConflict, StorageError, TickworkError
@@ -23,7 +24,7 @@ from tickwork.model.lifetime import TERMINAL
 from tickwork.ports import Appended
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tickwork.model.lifetime import Lifetime, Projection
     from tickwork.model.messages import Append
@@ -60,27 +61,41 @@ class Head:
         self.at = at
 
 
+@final
 class AppendUnit:
-    """An Append with its encoded entries; `outcome` once it was applied."""
+    """An Append with its encoded entries; `outcome` once it was applied.
 
-    __slots__ = ("append", "at", "error", "last_seq", "lid", "rows", "seqs")
+    `ats` is when each entry was recorded, for the history that a new lifetime begins with; else it is now.
+    """
 
-    def __init__(self, append: Append, rows: list[tuple[str, bytes]], error: str | None = None) -> None:
+    __slots__ = ("append", "at", "ats", "differs", "error", "last_seq", "lid", "rows", "seqs", "stale")
+
+    def __init__(
+        self,
+        append: Append,
+        rows: list[tuple[str, bytes]],
+        error: str | None = None,
+        ats: tuple[int, ...] | None = None,
+    ) -> None:
         self.append = append
         self.rows = rows
         self.error = error
+        self.ats = ats
         self.lid = 0
         self.last_seq = 0
         self.at = 0
         self.seqs: tuple[int | None, ...] = ()
+        self.differs: tuple[int, ...] = ()
+        self.stale = False
 
     def outcome(self) -> Appended:
         """What the store answers."""
-        if self.error is not None:
-            return Appended((None,) * len(self.append.entries), self.at, self.error)
-        return Appended(self.seqs, self.at)
+        if self.error is not None or self.stale:
+            return Appended((None,) * len(self.append.entries), self.at, self.error, self.last_seq, (), self.stale)
+        return Appended(self.seqs, self.at, None, self.last_seq, self.differs)
 
 
+@final
 class CreateUnit:
     """A new lifetime with its first entries; `found` is it, or the one that was there first."""
 
@@ -95,6 +110,7 @@ class CreateUnit:
         self.error: TickworkError | None = None
 
 
+@final
 class GraphUnit:
     """A graph to register."""
 
@@ -104,8 +120,17 @@ class GraphUnit:
         self.graph = graph
         self.error: TickworkError | None = None
 
+    def put(self, execute: Callable[..., sqlite3.Cursor], sql: dict[str, str]) -> None:
+        """Writes it; `error` is set when its version is registered with another digest."""
+        graph = self.graph
+        if not execute(sql["insert_graph"], graph_row(graph)).rowcount:
+            self.error = GraphConflict(
+                f"Graph {graph.name}@{graph.version} is registered with another content than this one (its digest "
+                f"would be {graph.digest}). A registered version never changes: raise the version."
+            )
 
-Unit = AppendUnit | CreateUnit | GraphUnit
+
+Unit = AppendUnit | CreateUnit | GraphUnit | BuryUnit | ForgetUnit
 
 
 class Transaction:
@@ -171,13 +196,13 @@ class Transaction:
                 if not self._create(unit):
                     continue
                 appends.append(unit.first)
-            elif type(unit) is GraphUnit:
-                self._register(unit)
+            else:
+                unit.put(self._execute, self._sql)
                 continue
             self._number(appends[-1], now, values)
         self._insert(values)
         for append in appends:
-            if append.append.projection is not None and append.error is None:
+            if append.append.projection is not None and append.error is None and not append.stale:
                 self._project(append, append.append.projection)
 
     def _number(self, unit: AppendUnit, now: int, values: list[Any]) -> None:
@@ -185,9 +210,9 @@ class Transaction:
         head = self._place(unit, now)
         if head is None:
             return
-        lid, at, seq = head.lid, unit.at, head.seq
+        lid, seq = head.lid, head.seq
         first = seq + 1
-        for entry_id, body in unit.rows:
+        for (entry_id, body), at in zip(unit.rows, unit.ats or repeat(unit.at), strict=False):
             seq += 1
             values += (lid, seq, at, entry_id, body)
         head.seq = unit.last_seq = seq
@@ -211,8 +236,8 @@ class Transaction:
             elif type(unit) is CreateUnit:
                 if self._create(unit):
                     self._append_exact(unit.first, now)
-            elif type(unit) is GraphUnit:
-                self._register(unit)
+            else:
+                unit.put(self._execute, self._sql)
         except ROW_ERRORS as error:
             self._execute("ROLLBACK TO unit")
             self._forget(unit)
@@ -224,14 +249,17 @@ class Transaction:
         if head is None:
             return
         seqs: list[int | None] = []
-        for entry_id, body in unit.rows:
-            row = (head.lid, head.seq + 1, unit.at, entry_id, body)
-            if self._execute(self._sql["insert_entry"], row).rowcount:
+        differs: list[int] = []
+        for (entry_id, body), at in zip(unit.rows, unit.ats or repeat(unit.at), strict=False):
+            if self._execute(self._sql["insert_entry"], (head.lid, head.seq + 1, at, entry_id, body)).rowcount:
                 head.seq += 1
                 seqs.append(head.seq)
-            else:
-                seqs.append(None)
+                continue
+            if not self._execute(self._sql["compare_entry"], (body, head.lid, entry_id)).fetchone()[0]:
+                differs.append(len(seqs))
+            seqs.append(None)
         unit.seqs = tuple(seqs)
+        unit.differs = tuple(differs)
         unit.last_seq = head.seq
         projection = unit.append.projection
         if projection is not None:
@@ -245,18 +273,20 @@ class Transaction:
     # -- the parts of both
 
     def _place(self, unit: AppendUnit, now: int) -> Head | None:
-        """The head of the unit's lifetime, with the time to record at; None (and an error) when there is none."""
-        if unit.error is not None:
-            return None
+        """The head of the unit's lifetime, with the time to record at; None when nothing is to be recorded."""
         append = unit.append
         head = self._heads.get(append.lifetime_id) or self._load(append.lifetime_id)
         if head is None or head.tenant != append.tenant_id:
-            unit.error = f"tenant {append.tenant_id} has no lifetime {append.lifetime_id}"
+            unit.error = unit.error or f"tenant {append.tenant_id} has no lifetime {append.lifetime_id}"
             return None
         unit.lid = head.lid
+        unit.last_seq = head.seq
+        unit.stale = append.expect is not None and append.expect != head.seq
+        if unit.stale or unit.error is not None:
+            return None
         unit.at = max(head.at, now)
         if unit.rows:
-            head.at = unit.at
+            head.at = unit.ats[-1] if unit.ats else unit.at
         return head
 
     def _load(self, lifetime_id: str) -> Head | None:
@@ -279,14 +309,6 @@ class Transaction:
         if tenant != unit.lifetime.tenant_id:
             unit.error = Conflict(f"The lifetime id {unit.lifetime.lifetime_id} is taken. Start it with a fresh one.")
         return False
-
-    def _register(self, unit: GraphUnit) -> None:
-        graph = unit.graph
-        if not self._execute(self._sql["insert_graph"], graph_row(graph)).rowcount:
-            unit.error = GraphConflict(
-                f"Graph {graph.name}@{graph.version} is registered with another content than this one (its digest "
-                f"would be {graph.digest}). A registered version never changes: raise the version."
-            )
 
     def _project(self, unit: AppendUnit, projection: Projection) -> None:
         """Applies the read model's changes that ride on an append."""
@@ -329,5 +351,7 @@ class Transaction:
     def _refuse(self, unit: Unit, why: str) -> None:
         if type(unit) is AppendUnit:
             unit.error = why
-        elif type(unit) is CreateUnit or type(unit) is GraphUnit:
+            head = self._load(unit.append.lifetime_id) if unit.lid else None
+            unit.last_seq = head.seq if head else 0
+        else:
             unit.error = StorageError(f"Nothing was recorded: {why}.")

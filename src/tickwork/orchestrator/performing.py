@@ -1,0 +1,239 @@
+"""Does what the fold decided: turns commands into messages to executors, the Data Plane and other lifetimes.
+
+All that goes to one lifetime's log goes in one append. Nothing is sent before `flush`, which publishes a batch of
+lifetimes with one call a topic. Everything has an id that comes from its cause, so doing it twice is doing it once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tickwork.model import messages
+from tickwork.model.ids import child_lifetime_id
+from tickwork.model.messages import Append, Cancel
+from tickwork.model.records import Error, Event, Execution, json_payload
+from tickwork.orchestrator import visits
+from tickwork.orchestrator.inputs import node_input, render_prompt
+from tickwork.orchestrator.projection import project, wakes
+from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
+from tickwork.orchestrator.state import (
+    LEASE_EXPIRED,
+    CancelRunning,
+    Command,
+    Dispatch,
+    LifetimeState,
+    Record,
+    TellParent,
+    Visit,
+)
+from tickwork.ports import BusMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from tickwork.model.records import Entry
+    from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.inputs import EntryCache
+    from tickwork.orchestrator.rebuilding import Rebuilder
+    from tickwork.ports import EventBus, StateStore
+
+
+class Performer:
+    """Performs commands. `take_up(tenant, lifetime)` carries on a lifetime that nobody moves."""
+
+    def __init__(
+        self,
+        bus: EventBus,
+        store: StateStore,
+        data_plane: DataPlane,
+        cache: EntryCache,
+        rebuilder: Rebuilder,
+        take_up: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._bus, self._store, self._data_plane = bus, store, data_plane
+        self._cache, self._rebuilder, self._take_up = cache, rebuilder, take_up
+        self._out: dict[str, list[BusMessage]] = {}
+        self.dispatched = 0
+        """Inputs that were sent to executors."""
+
+    async def perform(self, state: LifetimeState, commands: list[Command], shown: str | None) -> None:
+        """Turns commands into messages. All that goes to one lifetime's log goes in one append.
+
+        `shown` is the status that the read model has now (None: unknown).
+        """
+        entries: list[Entry] = []
+        for command in commands:
+            kind = type(command)
+            if kind is Dispatch:
+                await self._dispatch(state, command.visit, entries)  # type: ignore[union-attr]  # narrowed by `kind`
+            elif isinstance(command, Record):
+                entries += command.entries
+            elif isinstance(command, CancelRunning):
+                self._cancel(state, command)
+            elif isinstance(command, TellParent):
+                await self._tell_parent(state, command)
+        ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
+        status = ended
+        if ended is None and state.status != shown and not any(wakes(e) for e in entries):
+            status = state.status
+        if not entries and (status is None or state.ending is not None):
+            return
+        reason = state.ending.reason if ended and state.ending is not None else None
+        if status == "PAUSED":
+            reason = state.pause_reason
+        as_of = None if ended else state.seq
+        projection = project(state.tenant_id, state.lifetime_id, entries, status, as_of, reason)
+        append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection)
+        self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
+
+    async def _dispatch(self, state: LifetimeState, visit: Visit, entries: list[Entry]) -> None:
+        node = state.topology.nodes[visit.node]
+        if visit.trouble:
+            entries.append(await self._wait(state, visit))
+        elif node.runs_code:
+            name = messages.TASK_INPUTS if node.kind == "task" else messages.PLAN_INPUTS
+            message = await node_input(state, visit, self._cache)
+            self.dispatched += 1
+            self._send(messages.topic(name, state.tenant_id), state.lifetime_id, message)
+        elif node.child is not None:
+            failed = await self._start_child(state, visit)
+            if failed is not None:
+                entries.append(visits.own_execution(state, visit, "FAILED", None, failed))
+        else:
+            entries.append(await self._wait(state, visit))
+
+    async def _wait(self, state: LifetimeState, visit: Visit) -> Event:
+        """The `waiting` event of a human's or a signal's wait: exactly what is asked, as it will be shown."""
+        node = state.topology.nodes[visit.node]
+        data: dict[str, object] = {
+            "exec_id": visit.exec_id,
+            "node": visit.node,
+            "branch": visit.branch,
+            "kind": node.kind,
+            "iteration": visit.iteration,
+            "attempt": visit.attempt,
+            "parents": list(visit.parents),
+            "edge_taken": visit.edge_taken,
+            "since": visit.created_at,
+            "graph": state.topology.graph.name,
+        }
+        if visit.due is not None:
+            data["deadline"] = visit.due
+        if node.human is not None:
+            value = await self._cache.value(state.tenant_id, await self._cache.payload(state, visit.input))
+            data |= {"on": "human", "prompt": render_prompt(node, value)}
+            if node.human.answer_schema is not None:
+                data["answer_schema"] = node.human.answer_schema
+            if node.human.who:
+                data["who"] = list(node.human.who)
+        elif node.signal is not None:
+            data |= {"on": "signal", "name": node.signal.name}
+        elif visit.trouble:
+            data |= {"on": visit.trouble, "prompt": _TROUBLE[visit.trouble].format(visit=visit)}
+        return Event(f"waiting:{visit.exec_id}", "waiting", data)
+
+    async def _start_child(self, state: LifetimeState, visit: Visit) -> Error | None:
+        """Starts the child lifetime of this visit, or finds the one that an earlier try started."""
+        child = state.topology.nodes[visit.node].child
+        if child is None:
+            return None
+        found = await self._store.graphs(state.tenant_id, name=child.name, version=child.version or None)
+        if not found:
+            label = f"{child.name}@{child.version}" if child.version else child.name
+            return Error("ChildGraphUnknown", f"graph {label} is not registered for this tenant", retryable=False)
+        lifetime_id = child_lifetime_id(visit.exec_id, visit.created_at)
+        labels = {**state.labels, PARENT_LABEL: state.lifetime_id}
+        payload = await self._cache.payload(state, visit.input)
+        lifetime = new_lifetime(lifetime_id, found[0], state.at, labels, None)
+        made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
+        if not created and made.ended:
+            await self._retell(state, made.lifetime_id)
+        elif not created:
+            await self._take_up(state.tenant_id, made.lifetime_id)  # another process may have left it
+        return None
+
+    async def _retell(self, state: LifetimeState, child_id: str) -> None:
+        """A child that ended while nobody listened: its log says how, and the parent is told again."""
+        child, told = await self._rebuilder.folded(state.tenant_id, child_id)
+        for command in told:
+            if child is not None:
+                await self._tell_parent(child, command)
+
+    async def _tell_parent(self, child: LifetimeState, told: TellParent) -> None:
+        parent_id, visit = told.parent
+        result, error = None, None
+        if told.status == "COMPLETED":
+            result = await self._cache.payload(child, told.source) if told.source is not None else None
+        else:
+            reason = f"child lifetime {child.lifetime_id} ended {told.status}: {told.reason}"
+            error = Error("ChildFailed", reason, retryable=told.status == "FAILED")
+        done = Execution(
+            visit.exec_id, "task", visit.node, visit.branch, visit.iteration, visit.attempt, visit.parents,
+            visit.edge_taken, visit.created_at, visit.created_at, child.at, "FAILED" if error else "SUCCEEDED",
+            f"child:{child.lifetime_id}", result or (None if error else json_payload(None)), error,
+        )  # fmt: skip
+        append = Append(child.tenant_id, parent_id, (done,))
+        self._send(messages.topic(messages.DATA_PLANE, child.tenant_id), parent_id, append)
+
+    def _cancel(self, state: LifetimeState, command: CancelRunning) -> None:
+        nodes = state.topology.nodes
+        running = tuple([v.exec_id for v in command.visits if v.phase == "sent" and nodes[v.node].runs_code])
+        if running:
+            cancel = Cancel(state.tenant_id, state.lifetime_id, running, command.reason)
+            self._send(messages.topic(messages.CANCELLATIONS, state.tenant_id), state.lifetime_id, cancel)
+        for visit in command.visits:
+            if nodes[visit.node].child is not None and visit.phase == "sent":
+                child_id = child_lifetime_id(visit.exec_id, visit.created_at)
+                event = Event("abort:parent", "abort_requested", {"reason": command.reason, "by": "parent"})
+                projection = project(state.tenant_id, child_id, (event,))
+                append = Append(state.tenant_id, child_id, (event,), projection)
+                self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), child_id, append)
+
+    def give_up(self, state: LifetimeState, lost: Sequence[Visit], why: str) -> None:
+        """Has the attempts of workers that are gone recorded as lost, if nothing happened to the lifetime meanwhile.
+
+        Of an `at_most_once` call that may have been made nobody knows what became of it; one that was not made yet
+        loses its intent, so that no worker that was only slow can still make it.
+        """
+        entries: list[Entry] = []
+        for visit in lost:
+            if visit.intent:
+                data = {"exec_id": visit.exec_id, "reason": why}
+                entries.append(Event(f"unknown:{visit.exec_id}", "unknown", data))
+                continue
+            entries += visits.revoked(state, visit)
+            error = Error(LEASE_EXPIRED, why, retryable=True)
+            entries.append(visits.own_execution(state, visit, "TIMED_OUT", None, error))
+        if entries:
+            projection = project(state.tenant_id, state.lifetime_id, entries)
+            append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection, state.seq)
+            self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def _send(self, topic: str, key: str, message: object) -> None:
+        self._out.setdefault(topic, []).append(BusMessage(key, messages.encode(message)))
+
+    async def flush(self) -> None:
+        """Publishes what was gathered, one call a topic. What the bus refuses stays for the next time."""
+        while self._out:
+            topic, batch = next(iter(self._out.items()))
+            await self._bus.publish(topic, batch)
+            del self._out[topic]
+
+
+_TROUBLE = {
+    "unknown": (
+        "`{visit.node}` may have run and nobody knows: its worker was lost after the call began. Say what happened: it "
+        "succeeded (with which result), it failed, or it did not happen and is to be run again."
+    ),
+    "poison": (
+        "`{visit.node}` was lost with its worker {visit.losses} times in a row; it may be what ends them. Look at the "
+        "code and at its input, then let it run again, or say how it ended."
+    ),
+}
+"""What a person is asked about a visit in trouble."""
+
+
+def _is_end(entry: Entry) -> bool:
+    return isinstance(entry, Event) and entry.type in ("completed", "failed", "aborted")
