@@ -11,14 +11,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
+from benchmarks.peers import scene
 from benchmarks.repetition import Job
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES: tuple[Literal["tickwork", "floor"], ...] = ("tickwork", "floor")
+ENGINES = ("tickwork", "floor")
 TIME_LIMIT = 600
 """Seconds that one repetition may take."""
 
@@ -105,7 +105,7 @@ def measure(workloads: Sequence[str], reps: int, sizes: Sizes) -> Iterator[Row]:
             for engine in ENGINES:
                 job = sizes.job(workload)
                 job.engine = engine
-                found[engine].append(_repetition(job))
+                found[engine].append(repetition(job))
         for metric in METRICS[workload]:
             values, floors = ([figures[metric.name] for figures in found[name]] for name in ENGINES)
             yield _row(workload, metric, values, floors)
@@ -125,9 +125,9 @@ def _row(workload: str, metric: Metric, values: list[float], floors: list[float]
     return row
 
 
-def _repetition(job: Job) -> dict[str, float]:
-    """One repetition in a home of its own, on disk."""
-    with tempfile.TemporaryDirectory(prefix="tickwork-bench-") as home:
+def repetition(job: Job) -> dict[str, float]:
+    """One repetition in a home of its own, on disk. Raises RuntimeError with what the process said when it failed."""
+    with tempfile.TemporaryDirectory(prefix="tickwork-bench-") as home, scene(job.engine, Path(home)):
         job.home = home
         job.core = _quietest_core()
         if job.workload == "W5":

@@ -106,8 +106,7 @@ class Tickwork:
         await self._runtime.guard(self._completed(lifetime.lifetime_id))
 
     async def _whole(self, graph: str, given: Any) -> None:
-        lifetime = await self._runtime.service.start(graph, given)
-        await self._completed(lifetime.lifetime_id)
+        await self._completed((await self._runtime.service.start(graph, given)).lifetime_id)
 
     async def _completed(self, lifetime_id: str) -> None:
         ended = await self._runtime.service.wait(lifetime_id)

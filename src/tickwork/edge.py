@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tickwork.errors import AnswerRefused, UsageError
 from tickwork.model.ids import TENANT
+from tickwork.model.records import ERROR_TEXT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,13 @@ def check_labels(labels: Mapping[Any, Any]) -> None:
             raise UsageError(f"a label has 1 to 1024 printable characters: {key[:40]!r}")
         if key.startswith("tickwork."):
             raise UsageError(f"labels that begin with `tickwork.` are kept for Tickwork itself: {key}")
+
+
+def check_words(*words: str) -> None:
+    """What somebody says (a reason, his name) is read by people in lists and logs, so it is bounded."""
+    for text in words:
+        if len(text) > ERROR_TEXT_LIMIT:
+            raise UsageError(f"a reason or a name has at most {ERROR_TEXT_LIMIT:,} characters, this has {len(text):,}")
 
 
 def check_answer(question: Question, payload: Any) -> None:

@@ -25,12 +25,13 @@ from tickwork.errors import HomeInUse, StorageError, TickworkError, UsageError
 
 if TYPE_CHECKING:
     from tickwork.history import History
+    from tickwork.letters import Letters
     from tickwork.service import Service
 
 log = logging.getLogger(__name__)
 
-VERBS = ("pause", "resume", "abort", "answer", "signal", "start", "reconcile", "fork")
-"""What the door serves: names of use cases (of Service and History) whose arguments and results are plain data."""
+VERBS = ("pause", "resume", "abort", "answer", "signal", "start", "reconcile", "fork", "metrics", "resend")
+"""What the door serves: names of use cases (of Service, History, Letters); what they take and give is plain data."""
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one request through the door."""
@@ -115,8 +116,8 @@ def _in_use(home: Path) -> str:
     by = f"process {who.pid} (`{who.command}`)" if who is not None and who.pid else "another process"
     return (
         f"the home {home} is in use by {by}, and a home has one writing process at a time; wait for it, stop it, or "
-        "use another home (--home DIR or TICKWORK_HOME). list, show, log, watch, pause, resume, abort, answer and "
-        "signal work meanwhile"
+        "use another home (--home DIR or TICKWORK_HOME). list, show, log, watch, pause, resume, abort, answer, "
+        "reconcile and signal work meanwhile"
     )
 
 
@@ -135,9 +136,10 @@ def door_path(home: Path) -> Path:
 class Door:
     """Serves requests of other processes of the same user: one JSON line in, one JSON line out."""
 
-    def __init__(self, home: Path, service: Service, history: History) -> None:
+    def __init__(self, home: Path, service: Service, history: History, letters: Letters) -> None:
         self._path = door_path(home)
-        self._service, self._history = service, history
+        self._service = service
+        self._others: dict[str, History | Letters] = {"fork": history, "resend": letters}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -175,7 +177,7 @@ class Door:
             if verb not in VERBS:
                 raise UsageError(f"the door does not serve `{verb}`")
             positional, named = arguments["positional"], arguments["named"]
-            result = await getattr(self._history if verb == "fork" else self._service, verb)(*positional, **named)
+            result = await getattr(self._others.get(verb, self._service), verb)(*positional, **named)
         except TickworkError as error:
             return {"error": {"type": type(error).__name__, "message": str(error)}}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:

@@ -233,7 +233,7 @@ class StateStore(Protocol):
     async def questions(
         self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000, *, on: str | None = None
     ) -> list[Question]:
-        """Open waits of a tenant (or of one of its lifetimes), oldest first; `on`: only `human` or only `signal`."""
+        """Open waits of a tenant (or of one of its lifetimes), oldest first; `on`: only those that wait for this."""
         ...
 
     async def ping(self) -> dict[str, str]:
@@ -245,7 +245,11 @@ class DeadLetters(Protocol):
     """Where messages go that cannot be handled. Kept beside the log, by the adapter that is the StateStore."""
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Keeps these; one that is kept already is not kept twice."""
+        """Keeps these; one that is kept already is not kept twice.
+
+        Of each tenant the newest 10,000 are kept, the oldest goes first; what is said about a letter may be cut, the
+        message never is.
+        """
         ...
 
     async def dead_letters(self, tenant_id: str, limit: int = 1000, after: str = "") -> list[DeadLetter]:
@@ -253,7 +257,7 @@ class DeadLetters(Protocol):
         ...
 
     async def forget_dead_letter(self, tenant_id: str, letter_id: str) -> bool:
-        """Removes one; False when there is none. Send it again first."""
+        """Removes one; False when there is none."""
         ...
 
 

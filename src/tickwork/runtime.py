@@ -19,6 +19,7 @@ from tickwork.executor.registry import Registry
 from tickwork.executor.worker import Executor
 from tickwork.history import History
 from tickwork.home import Door, HomeLock
+from tickwork.letters import Letters
 from tickwork.model.claims import LEASE
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.orchestrator.control_plane import ControlPlane
@@ -122,6 +123,7 @@ class Runtime:
         data_plane.on_commit.append(watchers.notify)
         self.service = Service(store, blobs, data_plane, watchers, self.clock, self.ids, live=not self._readonly)
         self.history = History(store, blobs, data_plane, self.clock, self.ids)
+        self.letters = Letters(store, bus, self.service, self.clock)
         if self._readonly:
             return
         control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane, self.clock, predecessors)
@@ -140,6 +142,7 @@ class Runtime:
         )  # fmt: skip
         self._data_plane, self._control_plane, self._executor = data_plane, control_plane, executor
         self.service.pressure = self.history.pressure = lambda: control_plane.moving() / self._max_moving
+        self.service.measure = self.metrics
         self._stack.push_async_callback(self._stop_loops)
         for component in (executor, control_plane, data_plane):
             await component.start()
@@ -149,7 +152,7 @@ class Runtime:
         self._run(data_plane.run_dead_letters(), "dead letters")
         self._run(self._sweeper.run(), "sweeper")
         if self.profile.home is not None:
-            door = Door(self.profile.home, self.service, self.history)
+            door = Door(self.profile.home, self.service, self.history, self.letters)
             await door.start()
             self._stack.push_async_callback(door.stop)
         self._calm_collector()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from tickwork.edge import check_answer, check_idempotency_key, check_labels, legal_tenant
+from tickwork.edge import check_answer, check_idempotency_key, check_labels, check_words, legal_tenant
 from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid, NotFound, Overloaded, UsageError
 from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT
@@ -24,13 +24,12 @@ from tickwork.ports import LifetimeQuery, StoredGraph
 from tickwork.sdk.encoding import EncodingError, encode_value
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.data_plane import DataPlane
-    from tickwork.orchestrator.watchers import Watchers
+    from tickwork.orchestrator.watchers import News, Watchers
     from tickwork.ports import BlobStore, Clock, Ids, StateStore
 
     # Inside the class `list` is the use case of that name.
@@ -80,6 +79,8 @@ class Service:
         """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
         self.pressure: Callable[[], float] | None = None
         """How much of what this process can move it moves now; from 1 on, new lifetimes are refused."""
+        self.measure: Callable[[], dict[str, float]] | None = None
+        """Counters, sizes and bounds of this process's queues; set by the runtime that has them."""
         self.activity: Callable[[str], tuple[int, tuple[str, ...]]] | None = None
         """How much of a lifetime is in flight in this process, and the children that it waits for; set likewise."""
 
@@ -324,16 +325,21 @@ class Service:
             await self._count(lifetime, outcome)
         return outcome
 
+    async def metrics(self) -> dict[str, float]:
+        """What this process counts, and its queues with their bounds (`..._limit`); {} when it runs nothing."""
+        return {} if self.measure is None else self.measure()
+
     async def wait(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, until: str = "ended") -> Lifetime:
         """Waits until the lifetime has `ended`, or `settled`: ended, PAUSED, or waiting for a person or a signal."""
-        lifetime = await self.get(lifetime_id, tenant=tenant)
-        with self._watchers.watching(lifetime.lifetime_id, turns=True) as news:
+        lifetime_id = (await self.get(lifetime_id, tenant=tenant)).lifetime_id
+        with self._watchers.watching(lifetime_id, turns=True) as news:
             while True:
                 news.clear()
-                lifetime = await self.get(lifetime.lifetime_id, tenant=tenant)
+                lifetime = await self.get(lifetime_id, tenant=tenant)
                 if lifetime.ended or (until == "settled" and await self._settled(lifetime)):
                     return lifetime
-                self._watchers.check(lifetime.lifetime_id)
+                del lifetime  # thousands may wait here for long
+                self._watchers.check(lifetime_id)
                 await self._news(news)
 
     async def watch(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, after: int = 0) -> AsyncIterator[LogEntry]:
@@ -361,7 +367,7 @@ class Service:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    async def _news(self, news: asyncio.Event) -> None:
+    async def _news(self, news: News) -> None:
         """Waits for news; without planes in this process, another one writes the log, so look again after a while."""
         if self._live:
             await news.wait()
@@ -386,6 +392,10 @@ class Service:
         reason: str | None = None,
     ) -> int | None:
         """Has one entry recorded: its seq, or None when it was there before."""
+        if isinstance(entry, Event):
+            check_words(entry.data.get("reason") or "", entry.data.get("by") or "")
+        else:
+            check_words(entry.executor, entry.error.message if entry.error is not None else "")
         projection = project(lifetime.tenant_id, lifetime.lifetime_id, (entry,), status, None, reason)
         append = Append(lifetime.tenant_id, lifetime.lifetime_id, (entry,), projection)
         (appended,) = await self._data_plane.record([append])

@@ -1,8 +1,12 @@
-"""What the tests of lifetimes share: a runtime on virtual time, and graphs that wait."""
+"""What the tests of lifetimes share: a runtime on virtual time, and graphs that wait.
+
+Whatever a test ran, and wherever it stands at the end, is replayed from its log.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +21,10 @@ from tickwork import (
     task,
 )
 from tickwork.clock import RandomIds
+from tickwork.errors import StoreCorrupt
 from tickwork.model.lifetime import Lifetime, Question
 from tickwork.model.records import Event, Execution, LogEntry
+from tickwork.ports import LifetimeQuery
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 from tickwork.testing.virtual import VirtualClock, run_virtual
@@ -75,6 +81,14 @@ class World:
         return [e.entry.type for e in await self.log(lifetime) if isinstance(e.entry, Event)]
 
 
+async def replay_all(runtime: Runtime) -> None:
+    """Replays whatever is recorded; a log that cannot be read was broken by the test on purpose."""
+    for lifetime in await runtime.service.list(LifetimeQuery(limit=100_000)):
+        with contextlib.suppress(StoreCorrupt):
+            replayed = await runtime.history.replay(lifetime.lifetime_id)
+            assert replayed.divergence is None, replayed.divergence
+
+
 def virtual(test: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
     """Makes a test of what happens in a world in memory."""
 
@@ -83,6 +97,7 @@ def virtual(test: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
             clock = VirtualClock(asyncio.get_running_loop())
             async with Runtime(Profile.test(), clock=clock, ids=RandomIds(seed=1), threads=0) as runtime:
                 await test(World(runtime))
+                await replay_all(runtime)
 
         run_virtual(go())
 
@@ -153,6 +168,8 @@ def in_a_new_process(home: Path, epoch: int, work: Callable[[World], Awaitable[A
         # Without the home's door: a socket that is listened to keeps virtual time real.
         profile = msgspec.structs.replace(Profile.local(home), home=None)
         async with Runtime(profile, clock=clock, threads=0) as runtime:
-            return await work(World(runtime))
+            done = await work(World(runtime))
+            await replay_all(runtime)
+            return done
 
     return run_virtual(go())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from tests.cli.process import APPROVAL
-from tickwork.cli.progress import LiveView, PlainLines, plain_line
+from tickwork.cli.progress import LiveView, PlainLines, event_text, plain_line
 from tickwork.cli.tally import MAX_LANES, Tally
 from tickwork.clock import SystemClock
 from tickwork.formats import read_graph
@@ -55,6 +56,56 @@ class Log:
                 created_at=end - 812_000, started_at=end - 812_000, finished_at=end, **fields,
             )
         )  # fmt: skip
+
+
+def late() -> list[Any]:
+    execution = msgspec.structs.replace(cast("Execution", Log().ran("pay").entry), attempt=2)
+    return cast("list[Any]", msgspec.to_builtins(execution, builtin_types=(bytes,)))
+
+
+@pytest.mark.parametrize(
+    ("type", "data", "said"),
+    [
+        ("intent", {"exec_id": "ab", "worker": "w python/1"}, "pay: w python/1 is about to call it"),
+        ("intent", {"exec_id": "ab", "worker": ""}, "pay: nobody may call it any more"),
+        ("unknown", {"exec_id": "cd", "reason": "gone"}, "cd: nobody knows whether it happened (gone)"),
+        ("reconciled", {"exec_id": "ab", "action": "retry", "by": "ada"}, "pay: it is run again (by ada)"),
+        (
+            "reconciled",
+            {"exec_id": "ab", "action": "ask", "reason": "NoHook: none", "by": "w"},
+            "pay: a person has to say what happened (NoHook: none, by w)",
+        ),
+        (
+            "superseded",
+            {"exec_id": "ab", "execution": late()},
+            "pay: SUCCEEDED came too late (attempt 2); it is kept and applied to nothing",
+        ),
+        (
+            "forked",
+            {"lifetime_id": "01", "seq": 7, "replaced": True, "by": "ada"},
+            "shares lifetime 01 up to entry 7, with another result there by ada",
+        ),
+    ],
+)
+def test_what_went_wrong_is_said_in_words(type: Any, data: dict[str, Any], said: str) -> None:
+    event = Event("an-id", type, data)
+    assert event_text(event, 100, {"ab": "pay"}) == said
+    assert plain_line(LogEntry(1, 0, event)).endswith(said.replace("pay:", "ab:"))
+
+
+def test_lost_attempts_and_what_is_unknown_are_counted_apart() -> None:
+    log, tally = Log(), Tally(FAN)
+    lost = Error("LeaseExpired", "its worker was not heard of for 30 s")
+    tally.feed(log.event("started"))
+    tally.feed(log.ran("work", status="TIMED_OUT", error=lost))
+    tally.feed(log.ran("work", status="TIMED_OUT", error=Error("StartToClose", "too long")))
+    assert (tally.nodes["work"].lost, tally.nodes["work"].failed) == (1, 1)
+    wait = {"exec_id": "ab", "node": "work", "branch": "", "on": "unknown"}
+    tally.feed(log.event("unknown", exec_id="ab", reason="gone"))
+    tally.feed(log.event("waiting", **wait))
+    assert (tally.standing, list(tally.unknown), list(tally.waiting)) == ("WAITING", ["ab"], ["ab"])
+    tally.feed(log.event("reconciled", exec_id="ab", action="retry"))
+    assert (tally.standing, tally.unknown, tally.waiting) == ("RUNNING", {}, {})
 
 
 def test_a_line_says_what_happened() -> None:

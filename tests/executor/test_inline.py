@@ -517,6 +517,30 @@ async def test_an_input_for_an_unknown_graph_is_parked_until_it_is_bound(caplog:
         assert [payload_value(e.result) for e in records] == [2, 4]
 
 
+async def test_of_too_many_parked_inputs_the_oldest_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickwork.executor.worker.PARKED", 3)
+    async with rig(double, bind=False) as r:
+        await r.send(*(r.message("double", n, iteration=n) for n in range(5)))
+        await until(lambda: r.unacknowledged() == 3)
+        metrics = r.executor.metrics()
+        assert (metrics["parked"], metrics["parked_limit"]) == (3, 3)
+        r.registry.bind(r.graph)
+        assert [payload_value(e.result) for e in await r.receive(3)] == [4, 6, 8]
+
+
+class Verbose(Plan):
+    def run(self, plan_input: PlanInput) -> PlanResult:
+        return PlanResult(["a"], reason="because " * 10_000)
+
+
+async def test_the_reason_of_a_plan_is_cut() -> None:
+    async with rig(Verbose()) as r:
+        reason = (await r.call("Verbose")).reason
+        assert reason is not None
+        assert reason.startswith("because because")
+        assert reason.endswith("... (63616 more characters were cut)")
+
+
 async def test_what_cannot_be_decoded_goes_to_the_dead_letters() -> None:
     from tickwork.ports import BusMessage
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.executor.rig import LIFETIME, rig, until
+from tickwork.executor.outcome import DETAILS_LIMIT
 from tickwork.model.graph import TimeLimits
 from tickwork.model.ids import exec_id
 from tickwork.sdk.context import Context
@@ -104,6 +105,22 @@ def test_silence_ends_an_attempt_and_heartbeats_keep_it() -> None:
             assert record.error.type == "HeartbeatTimeout"
             assert record.error.details == {"heartbeat": {"at": 2}}
             assert record.finished_at - record.started_at == (3 * 4 + 5) * SECOND
+
+    run_virtual(main())
+
+
+@task(limits=TimeLimits(heartbeat=5))
+async def babbling(_: Any, ctx: Context) -> None:
+    ctx.heartbeat("x" * DETAILS_LIMIT)
+    await asyncio.sleep(60)
+
+
+def test_what_a_heartbeat_said_fills_no_record() -> None:
+    async def main() -> None:
+        async with rig(babbling, clock=clock()) as r:
+            error = (await r.call("babbling")).error
+            assert error is not None
+            assert error.details == {"heartbeat": "(details of 16,386 bytes were cut; 16,384 is the limit)"}
 
     run_virtual(main())
 

@@ -13,6 +13,8 @@ from tickwork.model import ids
 from tickwork.model.graph import AgentGraph, Edge, Join, Node, RetryPolicy
 from tickwork.model.records import Error, Event, Execution, LogEntry, Next, Payload, json_payload, payload_value
 from tickwork.orchestrator.fold import fold, outstanding
+from tickwork.orchestrator.forking import Replacement, forked_log
+from tickwork.orchestrator.replay import ENDS, Replayed, replay
 from tickwork.orchestrator.state import CancelRunning, Dispatch, LifetimeState, Record, TellParent, Visit
 from tickwork.orchestrator.topology import Topology
 
@@ -57,11 +59,18 @@ def _edge(line: str) -> Edge:
 class Run:
     """One lifetime in the hands of a test."""
 
-    def __init__(self, template: AgentGraph, behave: Callable[[Visit, Run], Choice], seed: int = 0) -> None:
+    def __init__(
+        self,
+        template: AgentGraph,
+        behave: Callable[[Visit, Run], Choice],
+        seed: int = 0,
+        lifetime_id: str = LIFETIME,
+    ) -> None:
         self.topology = Topology(template)
+        self.lifetime_id = lifetime_id
         self.behave = behave
         self.random = random.Random(seed)
-        self.state = LifetimeState("default", LIFETIME, self.topology)
+        self.state = LifetimeState("default", lifetime_id, self.topology)
         self.log: list[LogEntry] = []
         self.ids: set[str] = set()
         self.in_flight: list[Visit] = []
@@ -71,17 +80,34 @@ class Run:
 
     def start(self, value: Any = None) -> Run:
         """Appends the `started` entry."""
-        self.append(Event("started", "started", {"graph": {}, "input": list(_fields(json_payload(value)))}))
+        data = {"lifetime_id": self.lifetime_id, "graph": {}, "input": list(_fields(json_payload(value)))}
+        self.append(Event("started", "started", data))
         return self
+
+    def forked(
+        self, seq: int, fork_id: str, replacement: Replacement | None = None, *, later: int = 0, seed: int = 0
+    ) -> Run:
+        """A run of its own that shares this one's history up to the execution at `seq`, `later` us after it."""
+        fork = Run(self.topology.graph, self.behave, seed, fork_id)
+        fork.log = forked_log(
+            self.log, seq, parent_id=self.lifetime_id, fork_id=fork_id, now=self.log[seq - 1].at + later,
+            replacement=replacement,
+        )  # fmt: skip
+        fork.ids = {logged.entry.entry_id for logged in fork.log}
+        fork.state = fork.rebuilt()
+        fork.perform(outstanding(fork.state))
+        return fork
 
     def append(self, entry: Execution | Event) -> bool:
         """Appends unless it is a duplicate, folds, and does what the core asks for."""
         if entry.entry_id in self.ids:
             return False
         self.ids.add(entry.entry_id)
-        logged = LogEntry(len(self.log) + 1, 1_000_000 * (len(self.log) + 1), entry)
+        logged = LogEntry(len(self.log) + 1, (self.log[-1].at if self.log else 0) + 1_000_000, entry)
         self.log.append(logged)
         self.perform(fold(self.state, logged))
+        if isinstance(entry, Event) and entry.type in ENDS:
+            self.replayed()
         return True
 
     def perform(self, commands: list[Any]) -> None:
@@ -122,11 +148,19 @@ class Run:
             visit = self.in_flight.pop(self.random.randrange(len(self.in_flight)))
             self.complete(visit)
         assert limit, "the run does not end"
+        self.replayed()
         return self
+
+    def replayed(self) -> Replayed:
+        """What a replay of the log finds, which must be nothing: every lifetime that ends here is replayed."""
+        found = replay(self.topology, self.log)
+        assert found.divergence is None, found.divergence
+        assert found.entries == len(self.log)
+        return found
 
     def rebuilt(self) -> LifetimeState:
         """The state folded from the log again, as another process would."""
-        state = LifetimeState("default", LIFETIME, self.topology)
+        state = LifetimeState("default", self.lifetime_id, self.topology)
         for logged in self.log:
             fold(state, logged)
         return state

@@ -140,6 +140,15 @@ def test_the_same_object_twice_is_no_cycle() -> None:
     assert payload_value(encode_value([shared, shared])) == [[1, None], [1, None]]
 
 
+@pytest.mark.parametrize("value", ["x" * 100, b"x" * 102, {"a": ["x" * 92]}])
+def test_a_value_that_is_too_large_is_refused(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickwork.sdk.encoding.MAX_PAYLOAD", 101)
+    with pytest.raises(EncodingError, match="the result cannot be recorded: it has 102 bytes, and 101 is") as found:
+        encode_value(value)
+    assert "return where it lies" in str(found.value)
+    assert encode_value("x" * 99).size == len(encode_value(b"x" * 101).inline or b"") == 101
+
+
 def test_a_value_for_a_record_has_to_fit_its_encoding() -> None:
     assert json_value({"a": Point(1.0)}, "x") == {"a": {"x": 1.0, "tags": []}}
     with pytest.raises(EncodingError, match="more than 64 bits"):

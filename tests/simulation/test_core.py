@@ -109,6 +109,8 @@ def check(run: Run) -> None:
     assert not run.state.open
     assert not run.state.groups
     assert not run.state.pending
+    executions = [e for e in entries if isinstance(e, Execution)]
+    assert run.replayed().edges == len(executions)
 
 
 def _branch_of(run: Run, exec_id: str) -> str:

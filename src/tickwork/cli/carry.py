@@ -12,12 +12,13 @@ import getpass
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from tickwork.cli import output
+from tickwork.cli import output, trouble
 from tickwork.cli.answers import Answers, NoAnswer
 from tickwork.cli.asking import Form, Keyboard, interactive
 from tickwork.cli.progress import Progress, open_progress
 from tickwork.cli.standing import open_children
 from tickwork.cli.streams import authors_turn
+from tickwork.cli.trouble import WORD, is_trouble
 from tickwork.errors import AlreadyEnded, AnswerRefused
 from tickwork.model.contract import usd
 from tickwork.model.records import Event, Execution
@@ -289,7 +290,12 @@ def user() -> str:
 
 
 def _awaited(data: dict[str, Any]) -> str:
-    return f"signal `{data.get('name')}`" if data.get("on") == "signal" else f"an answer to `{data.get('node')}`"
+    on, node = data.get("on"), data.get("node")
+    if on == "signal":
+        return f"signal `{data.get('name')}`"
+    if is_trouble(on):
+        return f"somebody to settle `{node}` ({WORD[str(on)]})"
+    return f"an answer to `{node}`"
 
 
 def _asks(event: Event) -> bool:
@@ -379,6 +385,9 @@ def next_steps(outcome: Outcome, carry: Carry, place: Place) -> list[str]:
     for data in carry.tally.waiting.values() if carry.tally else ():
         if data.get("on") == "signal":
             lines.append(f"    Signal: tickwork lifetimes signal {one} {data.get('name')} --payload JSON{where}")
+        elif is_trouble(data.get("on")):
+            settled = [f"      {line}" for line in trouble.commands(one, str(data.get("exec_id")), where)]
+            lines += [f"    {trouble.heading(data.get('node'), data.get('on'))}; say what became of it:", *settled]
         else:
             lines.append(f"    {data.get('node')} asks: {output.one_line(data.get('prompt') or '', 100)}")
             who = f" --by {data['who'][0]}" if data.get("who") else ""

@@ -42,16 +42,45 @@ class Finding:
     todo: str = ""
 
 
+QUEUES = (
+    ("records to be written", "data_plane_queued"),
+    ("references to be routed", "control_plane_queued"),
+    ("inputs that no worker took", "executor_queued"),
+    ("inputs at the executor", "executor_held"),
+    ("inputs of graphs not loaded", "executor_parked"),
+    ("lifetimes that move", "control_plane_moving"),
+    ("lifetimes that wait, in memory", "control_plane_idle"),
+)
+"""What is shown of a running process: its queues, and how its metrics call them; `..._limit` is the bound of one."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One queue of a running process. `bound` None: no bound of its own; it grows with the lifetimes that move."""
+
+    queue: str
+    now: int
+    bound: int | None
+
+
 def doctor(*, json: Json = False, place: Place = HERE) -> int:
     """Check this machine, the home and the libraries. Exit code 4 when something is wrong, with what to do."""
     findings = list(examine(place))
+    queues = list(measured(place))
     wrong = [finding for finding in findings if finding.state == "bad"]
     if json:
         output.emit_json(
-            {"healthy": not wrong, "version": __version__, "checks": [asdict(finding) for finding in findings]}
+            {
+                "healthy": not wrong,
+                "version": __version__,
+                "checks": [asdict(finding) for finding in findings],
+                "queues": [asdict(queue) for queue in queues],
+            }
         )
     else:
         _print(findings)
+        if queues:
+            _print_queues(queues)
         if wrong:
             output.say(f"{output.count(len(wrong), 'check')} found something wrong.", "red")
         else:
@@ -215,6 +244,24 @@ def _left_behind(place: Place, home: Path) -> Iterator[Finding]:
         yield Finding("left behind", "note", f"and {len(found) - LEFT_BEHIND_SHOWN} more", "tickwork lifetimes list")
 
 
+def measured(place: Place) -> Iterator[Queue]:
+    """The queues of the process that holds the home, as that process tells; nothing when nobody does."""
+    from tickwork import home
+    from tickwork.cli.reach import profile_of
+
+    try:
+        folder = profile_of(place).home
+        if folder is None or home.holder(folder) is None:
+            return
+        metrics = home.call(folder, "metrics")
+    except TickworkError:
+        return  # a home that cannot be reached is the finding of another check
+    for name, key in QUEUES:
+        if key in metrics:
+            bound = metrics.get(f"{key}_limit")
+            yield Queue(name, int(metrics[key]), None if bound is None else int(bound))
+
+
 def _examples() -> Iterator[Finding]:
     from tickwork.cli.demo import missing_extras
 
@@ -236,3 +283,10 @@ def _print(findings: list[Finding]) -> None:
             found.append(f"\n→ {output.as_called(finding.todo)}", style="bold" if finding.state == "bad" else "dim")
         rows.add_row(Text(glyph, style=style), Text(finding.check), found)
     output.show(rows)
+
+
+def _print_queues(queues: list[Queue]) -> None:
+    rows = output.table("queue", "now", "bound", right=("now", "bound"))
+    for one in queues:
+        rows.add_row(one.queue, f"{one.now:,}", "" if one.bound is None else f"{one.bound:,}")
+    output.show("", rows)

@@ -13,7 +13,9 @@ from cyclopts import App, Parameter
 
 from tickwork.cli import output
 from tickwork.cli.failure import Refusal
+from tickwork.cli.history import fork, replay
 from tickwork.cli.options import HERE, Id, Json, JsonLines, Place
+from tickwork.cli.reconcile import reconcile
 from tickwork.cli.steering import abort, answer, pause, resume, signal
 
 if TYPE_CHECKING:
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     from tickwork.ports import LifetimeQuery
     from tickwork.service import Outcome, Service
 
-app = App(name="lifetimes", help="List, read, pause, resume, abort and answer runs.", result_action="return_value")
-for verb in (pause, resume, abort, answer, signal):
+app = App(
+    name="lifetimes",
+    help="List, read, pause, resume, abort, answer, replay and fork runs.",
+    result_action="return_value",
+)
+for verb in (pause, resume, abort, answer, reconcile, signal, replay, fork):
     app.command(verb)
 
 PAGE = 1_000
@@ -102,11 +108,13 @@ def show(lifetime: Id, /, *, json: Json = False, place: Place = HERE) -> int:
     from tickwork.cli.reach import reading
     from tickwork.cli.standing import awaited_signal, open_children, print_standing, standing_json
     from tickwork.cli.tally import Tally
+    from tickwork.service import TROUBLE
 
     async def work() -> tuple[Lifetime, list[Question], Tally, list[Lifetime]]:
         async with reading(place) as service:
             one = await service.get(lifetime, tenant=place.tenant)
-            questions = await service.questions(tenant=place.tenant, lifetime_id=one.lifetime_id)
+            kinds = ("human", *TROUBLE)
+            questions = await service.questions(tenant=place.tenant, lifetime_id=one.lifetime_id, on=kinds)
             tally = Tally()
             async for entry in entries(service, one):
                 tally.feed(entry)
@@ -294,7 +302,12 @@ def labels_text(one: Lifetime) -> str:
 
 
 def _print_log(one: Lifetime, found: list[LogEntry]) -> None:
-    lines = [_log_line(entry) for entry in found]
+    from tickwork.model.records import Event, Execution
+
+    items = [entry.entry for entry in found]
+    nodes = {item.exec_id: item.name for item in items if isinstance(item, Execution)}
+    nodes |= {e.data["exec_id"]: e.data["node"] for e in items if isinstance(e, Event) and e.type == "waiting"}
+    lines = [_log_line(entry, nodes) for entry in found]
     output.show(output.listing(LOG_COLUMNS, lines, right=("seq", "#", "took", "tokens"), shrink="outcome"))
     output.say(f"{one.graph_name} {one.graph_version}  {one.lifetime_id}  {one.status}", "dim")
 
@@ -302,7 +315,7 @@ def _print_log(one: Lifetime, found: list[LogEntry]) -> None:
 LOG_COLUMNS = ("seq", "at", "what", "branch", "#", "", "took", "tokens", "outcome")
 
 
-def _log_line(entry: LogEntry) -> output.Line:
+def _log_line(entry: LogEntry, nodes: dict[str, str]) -> output.Line:
     """The cells of one record, by column; what it has nothing for is left out."""
     from tickwork.cli.progress import event_text, outcome_text
     from tickwork.model.records import Event
@@ -310,7 +323,10 @@ def _log_line(entry: LogEntry) -> output.Line:
     item = entry.entry
     line: output.Line = {"seq": str(entry.seq), "at": output.cell(output.clock_time(entry.at), "dim")}
     if isinstance(item, Event):
-        return line | {"what": output.cell(f"· {item.type}", "cyan"), "outcome": output.cell(event_text(item), "dim")}
+        return line | {
+            "what": output.cell(f"· {item.type}", "cyan"),
+            "outcome": output.cell(event_text(item, 100, nodes), "dim"),
+        }
     used = item.telemetry
     word = "" if item.status == "SUCCEEDED" else f" {item.status}"
     return line | {

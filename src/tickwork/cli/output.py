@@ -64,7 +64,7 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, width=width, soft_wrap=False)
 
 
-_COMMAND = re.compile(r"(?<![./\w-])tickwork (?=(?:demo|new|doctor|run|graph|lifetimes|inbox|schema)\b)")
+_COMMAND = re.compile(r"(?<![./\w-])tickwork (?=(?:demo|new|doctor|run|graph|lifetimes|inbox|dead-letters|schema)\b)")
 
 
 @lru_cache(maxsize=1)

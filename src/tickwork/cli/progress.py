@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from tickwork.cli import output
 from tickwork.cli.tally import Lane, Tally
 from tickwork.model.records import Event, Execution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from rich.console import Console, RenderableType
@@ -156,8 +158,8 @@ def outcome_text(item: Execution, limit: int = 100) -> str:
     return ""
 
 
-def event_text(event: Event, limit: int = 100) -> str:
-    """What an event says, in a few words."""
+def event_text(event: Event, limit: int = 100, nodes: Mapping[str, str] | None = None) -> str:
+    """What an event says, in a few words. `nodes`: the nodes of executions, by exec id, as far as they are known."""
     data = event.data
     if event.type == "waiting":
         asked = f"signal {data.get('name', '')}" if data.get("on") == "signal" else str(data.get("prompt") or "")
@@ -166,9 +168,49 @@ def event_text(event: Event, limit: int = 100) -> str:
         return output.one_line(f"{data.get('purpose', '')} {data.get('timer_id', '')}".strip(), limit)
     if event.type == "signalled":
         return str(data.get("name", ""))
-    reason = data.get("reason") or ""
+    said = _IN_WORDS.get(event.type, _why_and_who)(data)
+    exec_id = str(data.get("exec_id"))
+    whose = f"{(nodes or {}).get(exec_id, exec_id)}: " if event.type in _OF_ONE else ""
+    return output.one_line(whose + said, limit)
+
+
+def _why_and_who(data: dict[str, Any]) -> str:
     by = f"by {data['by']}" if data.get("by") else ""
-    return output.one_line(" ".join(part for part in (str(reason), by) if part), limit)
+    return " ".join(part for part in (str(data.get("reason") or ""), by) if part)
+
+
+def _intent(data: dict[str, Any]) -> str:
+    return f"{data['worker']} is about to call it" if data.get("worker") else "nobody may call it any more"
+
+
+def _reconciled(data: dict[str, Any]) -> str:
+    what = "it is run again" if data.get("action") == "retry" else "a person has to say what happened"
+    told = ", ".join(str(part) for part in (data.get("reason"), data.get("by") and f"by {data['by']}") if part)
+    return f"{what} ({told})" if told else what
+
+
+def _superseded(data: dict[str, Any]) -> str:
+    late = msgspec.convert(data["execution"], Execution)
+    what = late.status if late.error is None else f"{late.status} {late.error.type}"
+    return f"{what} came too late (attempt {late.attempt}); it is kept and applied to nothing"
+
+
+def _forked(data: dict[str, Any]) -> str:
+    other = ", with another result there" if data.get("replaced") else ""
+    return (
+        f"shares lifetime {data.get('lifetime_id')} up to entry {data.get('seq')}{other} {_why_and_who(data)}".strip()
+    )
+
+
+_IN_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "intent": _intent,
+    "unknown": lambda data: f"nobody knows whether it happened ({data.get('reason')})",
+    "reconciled": _reconciled,
+    "superseded": _superseded,
+    "forked": _forked,
+}
+_OF_ONE = ("intent", "unknown", "reconciled", "superseded")
+"""Events about one execution."""
 
 
 class LiveView:

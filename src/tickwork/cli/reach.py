@@ -65,11 +65,18 @@ async def opened(place: Place) -> AsyncIterator[Runtime]:
 @contextlib.asynccontextmanager
 async def reading(place: Place) -> AsyncIterator[Service]:
     """The home's records, also while another process holds it. Nothing can be changed through it. Raises NoHome."""
+    async with looking(place) as runtime:
+        yield runtime.service
+
+
+@contextlib.asynccontextmanager
+async def looking(place: Place) -> AsyncIterator[Runtime]:
+    """As `reading`, with all that the runtime has for looking at records."""
     profile = _existing(place)
     from tickwork.runtime import Runtime
 
     async with Runtime(profile, readonly=True, recover=False) as runtime:
-        yield runtime.service
+        yield runtime
 
 
 def _existing(place: Place) -> Profile:
@@ -140,7 +147,7 @@ async def register_graph(place: Place, bound: BoundGraph) -> StoredGraph:
 
 async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, Holder | None]:
     """Does a verb of the Service: the lifetime after it, and the other process that did it, if one did."""
-    told = _tell_holder(place, verb, lifetime, arguments)
+    told = tell_holder(place, verb, lifetime, arguments)
     if told is not None:
         return told
     _only_record()
@@ -165,9 +172,9 @@ async def apply_and_carry(
 
     When another process holds the home it goes on there: `resume` follows it, the other verbs return where it stands.
     """
-    told = _tell_holder(place, verb, lifetime, arguments)
+    told = tell_holder(place, verb, lifetime, arguments)
     if told is not None and verb == "resume":
-        return await _follow(place, told[0], told[1], carry)
+        return await follow(place, told[0], told[1], carry)
     if told is not None:
         return told
     async with opened(place) as runtime:
@@ -176,7 +183,7 @@ async def apply_and_carry(
         if one.ended and verb == "resume":
             return await service.result(one.lifetime_id, tenant=place.tenant)
         try:
-            bound = _code_of(await service.graph(one.graph_digest, tenant=place.tenant), one)
+            bound = code_of(await service.graph(one.graph_digest, tenant=place.tenant), one)
         except TickworkError as error:
             if verb == "resume":
                 raise
@@ -188,7 +195,7 @@ async def apply_and_carry(
         return await runtime.guard(carry.to_the_end(service, changed, bound.graph))
 
 
-async def _follow(place: Place, one: Lifetime, who: Holder | None, carry: Carry) -> Outcome:
+async def follow(place: Place, one: Lifetime, who: Holder | None, carry: Carry) -> Outcome:
     """Shows a lifetime that another process runs, until it ends or waits for somebody."""
     from tickwork.cli import output
     from tickwork.cli.lifetimes import registered_graph
@@ -206,7 +213,7 @@ def holder_text(who: Holder | None) -> str:
     return f"process {who.pid}" if who is not None and who.pid else "another process"
 
 
-def _tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, Holder] | None:
+def tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, Holder] | None:
     """The lifetime after another process, which holds the home, did the verb, and that process; None: nobody does."""
     import msgspec
 
@@ -233,7 +240,7 @@ async def _do(runtime: Runtime, place: Place, verb: str, lifetime: str, argument
     return changed
 
 
-def _code_of(stored: StoredGraph, one: Lifetime) -> BoundGraph:
+def code_of(stored: StoredGraph, one: Lifetime) -> BoundGraph:
     """The implementations of a lifetime's graph, from where it was loaded; they must still be that graph's."""
     return _loaded(
         stored,

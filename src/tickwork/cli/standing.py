@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwork.cli import output
+from tickwork.cli import output, trouble
 from tickwork.model.lifetime import Question
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def standing_json(one: Lifetime, questions: list[Question], tally: Tally, childr
                 "succeeded": row.succeeded,
                 "failed": row.failed,
                 "cancelled": row.cancelled,
+                "lost": row.lost,
                 "tokens_used": row.tokens,
                 "cost_usd": _dollars(row.cost_nano_usd),
                 "busy_ms": row.busy / 1_000,
@@ -122,7 +123,13 @@ def print_standing(
 
 def _awaited(one: Lifetime, questions: list[Question], tally: Tally, children: list[Lifetime], where: str) -> list[str]:
     """What a lifetime waits for, each with the command that moves it."""
-    texts = [_question_text(question, one.lifetime_id, where) for question in questions]
+    texts = [_question_text(question, one.lifetime_id, where, tally) for question in questions]
+    asked = {question.exec_id for question in questions}
+    texts += [
+        f"execution {exec_id} is UNKNOWN ({data.get('reason')}); its reconcile hook is asked"
+        for exec_id, data in tally.unknown.items()
+        if exec_id not in asked and not one.ended
+    ]
     for data in tally.timers.values():
         what = {"timer": "waits for a timer", "retry": "tries again"}.get(str(data.get("purpose")))
         if what is not None:
@@ -136,9 +143,10 @@ def _awaited(one: Lifetime, questions: list[Question], tally: Tally, children: l
 
 
 def _node_table(tally: Tally) -> Any:
+    lost = ("lost",) if any(row.lost for row in tally.nodes.values()) else ()
     rows = output.table(
-        "node", "done", "failed", "cancelled", "busy", "tokens", "cost",
-        right=("done", "failed", "cancelled", "busy", "tokens", "cost"),
+        "node", "done", "failed", "cancelled", *lost, "busy", "tokens", "cost",
+        right=("done", "failed", "cancelled", "lost", "busy", "tokens", "cost"),
     )  # fmt: skip
     for name, row in tally.nodes.items():
         rows.add_row(
@@ -146,6 +154,7 @@ def _node_table(tally: Tally) -> Any:
             f"{row.succeeded:,}",
             f"{row.failed:,}" if row.failed else "",
             f"{row.cancelled:,}" if row.cancelled else "",
+            *(f"{row.lost:,}" if row.lost else "" for _ in lost),
             output.span(row.busy),
             f"{row.tokens:,}" if row.tokens else "",
             output.money(row.cost_nano_usd) if row.cost_nano_usd else "",
@@ -153,7 +162,7 @@ def _node_table(tally: Tally) -> Any:
     return rows
 
 
-def _question_text(question: Question, one: str, where: str) -> str:
+def _question_text(question: Question, one: str, where: str, tally: Tally) -> str:
     since = f"since {output.day_time(question.since)}"
     if question.deadline:
         since += f", until {output.day_time(question.deadline)}"
@@ -162,6 +171,11 @@ def _question_text(question: Question, one: str, where: str) -> str:
             f"{question.node} waits for signal `{question.signal}` {since}\n"
             f"  tickwork lifetimes signal {one} {question.signal} --payload JSON{where}"
         )
+    if trouble.is_trouble(question.on):
+        why = tally.unknown.get(question.exec_id, {}).get("reason")
+        heading = trouble.heading(question.node, question.on, since)
+        told = [f"{heading}:", f"  {question.prompt}", *([f"  what is known: {why}"] if why else [])]
+        return "\n".join([*told, *(f"  {line}" for line in trouble.commands_for(question, where))])
     lines = [f"{question.node} asks {since}:", f"  {question.prompt}"]
     if question.who:
         lines.append(f"  may be answered by: {', '.join(question.who)}")

@@ -59,7 +59,7 @@ def resume(
     from tickwork.cli.carry import Carry
 
     carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
-    return _move(place, "resume", lifetime, {"by": by}, carry, json=json, run=not no_run)
+    return move(place, "resume", lifetime, {"by": by}, carry, json=json, run=not no_run)
 
 
 def answer(
@@ -85,7 +85,7 @@ def answer(
 
     params = {"payload": read_answer(answer, "ANSWER"), "exec_id": node, "by": by}
     carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
-    return _move(place, "answer", lifetime, params, carry, json=json, run=not no_run)
+    return move(place, "answer", lifetime, params, carry, json=json, run=not no_run)
 
 
 def signal(
@@ -109,7 +109,7 @@ def signal(
 
     params = {"name": name, "payload": read_json(payload, "--payload"), "by": by}
     carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
-    return _move(place, "signal", lifetime, params, carry, json=json, run=not no_run)
+    return move(place, "signal", lifetime, params, carry, json=json, run=not no_run)
 
 
 def _apply(place: Place, verb: str, lifetime: str, params: dict[str, Any], *, json: bool) -> int:
@@ -122,7 +122,7 @@ def _apply(place: Place, verb: str, lifetime: str, params: dict[str, Any], *, js
     return 0
 
 
-def _move(
+def move(
     place: Place, verb: str, lifetime: str, params: dict[str, Any], carry: Carry, *, json: bool, run: bool = True
 ) -> int:
     """Does a verb after which the lifetime goes on: in the process that holds the home, or here."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tickwork.model.graph import END
 from tickwork.model.ids import branch_path, group_path
 from tickwork.model.records import Event, Execution
+from tickwork.orchestrator.state import LEASE_EXPIRED
 
 if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph, Edge
@@ -50,6 +51,8 @@ class NodeCount:
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
+    lost: int = 0
+    """Attempts whose worker was gone: they are made again, and are nobody's failure."""
     tokens: int = 0
     cost_nano_usd: int = 0
     busy: int = 0
@@ -75,6 +78,8 @@ class Tally:
         self.nodes: dict[str, NodeCount] = {}
         self.waiting: dict[str, dict[str, Any]] = {}
         """What is waited for, by exec id: the data of the `waiting` events that no execution has answered yet."""
+        self.unknown: dict[str, dict[str, Any]] = {}
+        """Executions that are UNKNOWN, by exec id: the data of their `unknown` events."""
         self.timers: dict[str, dict[str, Any]] = {}
         """Durable timers that have not fired, by id: the data of their `timer_set` events."""
         self._edges = graph.outgoing if graph else {}
@@ -116,6 +121,8 @@ class Tally:
         lane.waits = False
         if self.waiting:
             self.waiting.pop(item.exec_id, None)
+        if self.unknown:
+            self.unknown.pop(item.exec_id, None)
         for timer in [one for one, data in self.timers.items() if data.get("exec_id") == item.exec_id]:
             del self.timers[timer]
         self._what_follows(lane, item, entry.at)
@@ -128,6 +135,8 @@ class Tally:
             row.succeeded += 1
         elif item.status == "CANCELLED":
             row.cancelled += 1
+        elif item.error is not None and item.error.type == LEASE_EXPIRED:
+            row.lost += 1
         else:
             row.failed += 1
         if item.started_at:
@@ -147,6 +156,10 @@ class Tally:
             self.timers[str(event.data.get("timer_id"))] = event.data
         elif event.type == "timer_fired":
             self.timers.pop(str(event.data.get("timer_id")), None)
+        elif event.type == "unknown":
+            self.unknown[str(event.data.get("exec_id"))] = event.data
+        elif event.type == "reconciled" and event.data.get("action") == "retry":
+            self._settled(str(event.data.get("exec_id")), at)
         if event.type == "started" and self.graph is not None:
             for edge in self.graph.entries:
                 self._at_work("", edge.target, at)
@@ -157,7 +170,15 @@ class Tally:
         if self.ended:
             self.lanes.clear()
             self.waiting.clear()
+            self.unknown.clear()
             self.timers.clear()
+
+    def _settled(self, exec_id: str, at: int) -> None:
+        """An execution in trouble is run again: what waited for somebody is at work."""
+        self.unknown.pop(exec_id, None)
+        waited = self.waiting.pop(exec_id, None)
+        if waited is not None:
+            self._at_work(waited.get("branch", ""), str(waited.get("node", "")), at)
 
     def _what_follows(self, lane: Lane, item: Execution, at: int) -> None:
         """Which node works next, where the record alone says so: a Plan's choice, or a Task's only edge."""

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from tickwork.ports import KVStore
 
-DONE = 10_000
-"""Work that this worker has done whose ids are remembered: an input that comes again is not run again."""
+RECORDS = 2_000
+"""Published records that are kept for a while."""
+
+RECORD_BYTES = 2 * 1024 * 1024
+"""Bytes of records that are kept."""
 
 
 class Claims:
@@ -31,15 +34,11 @@ class Claims:
         self._ttl = lease * KEPT
         self._beat = 0
         self._value = claim_value(worker, 0)
-        self._done: dict[str, None] = {}
         self.refused = 0
-        """Inputs that another worker had, or that were done here before."""
+        """Inputs that another worker had."""
 
     async def take(self, work_id: str) -> bool:
-        """Claims work; False when another worker has it, or when it was done here."""
-        if work_id in self._done:
-            self.refused += 1
-            return False
+        """Claims work; False when another worker has it."""
         key = claim_key(work_id)
         try:
             if await self._kv.put(key, self._value, self._ttl, if_absent=True):
@@ -52,17 +51,13 @@ class Claims:
         self.refused += 1
         return False
 
-    async def release(self, work_ids: Iterable[str], *, done: bool = True) -> None:
+    async def release(self, work_ids: Iterable[str]) -> None:
         """Gives up claims: the work is done, or was not begun."""
         for work_id in work_ids:
-            if done:
-                self._done[work_id] = None
             try:
                 await self._kv.delete(claim_key(work_id))
             except StorageError:
                 continue  # it ends by itself
-        while len(self._done) > DONE:
-            del self._done[next(iter(self._done))]
 
     async def beat(self, work_ids: Iterable[str]) -> None:
         """Says that this worker lives, for all that it has."""
@@ -73,3 +68,28 @@ class Claims:
                 await self._kv.put(claim_key(work_id), self._value, self._ttl)
             except StorageError:
                 return  # the next beat tries again
+
+
+class Published:
+    """The records that this worker published last, by work id.
+
+    An input that comes again, because it was doubled or because its record got lost on the way, is answered with the
+    record that it had: user code is not called for it a second time.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[str, bytes] = {}
+        self._bytes = 0
+
+    def keep(self, work_id: str, record: bytes) -> None:
+        """Remembers a record; the oldest go when there are too many, and a very large one is not kept."""
+        if len(record) > RECORD_BYTES // 8 or work_id in self._records:
+            return
+        self._records[work_id] = record
+        self._bytes += len(record)
+        while len(self._records) > RECORDS or self._bytes > RECORD_BYTES:
+            self._bytes -= len(self._records.pop(next(iter(self._records))))
+
+    def get(self, work_id: str) -> bytes | None:
+        """The record of this work; None when there was none, or it was too long ago."""
+        return self._records.get(work_id)

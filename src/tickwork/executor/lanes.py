@@ -12,12 +12,12 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from tickwork.executor.attempt import Attempt, HistoryReader, limit_error
-from tickwork.executor.outcome import Outcome, failed, succeeded
+from tickwork.executor.outcome import Outcome, bounded, failed, succeeded
 from tickwork.executor.threads import Job, Threads
 from tickwork.model.choices import choice_problem
 from tickwork.model.messages import NodeInput
@@ -40,8 +40,24 @@ class Lane:
         self.waiting: deque[Attempt] = deque()
 
 
+class Owner(Protocol):
+    """Whom lanes report to: the executor."""
+
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The attempt is over; said once."""
+        ...
+
+    def ask_permit(self, attempt: Attempt) -> None:
+        """The attempt has a credit, and its intent has to be in the log before it begins."""
+        ...
+
+    async def publish_alone(self) -> None:
+        """What has ended may be published now, if there is nothing to wait for."""
+        ...
+
+
 class Lanes:
-    """Runs attempts and reports each end, once, to `ended`. `threads=0` runs sync code on the loop itself."""
+    """Runs attempts and reports each end, once, to its owner. `threads=0` runs sync code on the loop itself."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -50,15 +66,14 @@ class Lanes:
         blobs: BlobStore,
         clock: Clock,
         history: HistoryReader,
-        ended: Callable[[Attempt, Outcome], None],
         concurrency: int,
         threads: int,
         processes: int,
-        ask_permit: Callable[[Attempt], None],
+        owner: Owner,
     ) -> None:
-        self._ask_permit = ask_permit
+        self._owner = owner
         self.clock, self.history = clock, history
-        self._blobs, self._ended = blobs, ended
+        self._blobs = blobs
         self._coroutines = Lane(concurrency, self._begin_coroutine)
         self._threaded = Lane(threads or concurrency, self._begin_thread if threads else self._begin_here)
         self._processes = Lane(processes, self._begin_process)
@@ -119,7 +134,7 @@ class Lanes:
         if attempt.permitted:
             lane.begin(attempt)
         else:
-            self._ask_permit(attempt)
+            self._owner.ask_permit(attempt)
 
     def permitted(self, attempt: Attempt) -> None:
         """The attempt may begin: its intent is in the log."""
@@ -200,6 +215,8 @@ class Lanes:
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, and no worker dies of it
             outcome = failed(error)
         self._finish(attempt, outcome)
+        if not self._closing:
+            await self._owner.publish_alone()
 
     def _begin_here(self, attempt: Attempt) -> None:
         """Sync code without threads: it holds up the loop, which tests and simulations want."""
@@ -265,7 +282,7 @@ class Lanes:
             self._clear_timers(attempt)
         self._jobs.pop(attempt, None)
         attempt.task = None
-        self._ended(attempt, outcome)
+        self._owner.ended(attempt, outcome)
 
     def _clear_timers(self, attempt: Attempt) -> None:
         for timer in attempt.timers:
@@ -320,7 +337,7 @@ class Lanes:
     def _too_long(self, attempt: Attempt) -> None:
         limit = attempt.bound.node.limits.start_to_close
         message = f"`{attempt.message.node}` did not end within {limit:g} s (limits.start_to_close)"
-        error = limit_error("StartToClose", message, heartbeat=attempt.last_details())
+        error = limit_error("StartToClose", message, heartbeat=bounded(attempt.last_details()))
         self.stop(attempt, Outcome("TIMED_OUT", None, error))
 
     def _listen(self, attempt: Attempt, limit: float) -> None:
@@ -330,7 +347,7 @@ class Lanes:
             attempt.timers.append(self.loop.call_later(left, self._listen, attempt, limit))
             return
         message = f"`{attempt.message.node}` gave no heartbeat for {limit:g} s (limits.heartbeat)"
-        error = limit_error("HeartbeatTimeout", message, heartbeat=attempt.last_details())
+        error = limit_error("HeartbeatTimeout", message, heartbeat=bounded(attempt.last_details()))
         self.stop(attempt, Outcome("TIMED_OUT", None, error))
 
     # -- large payloads

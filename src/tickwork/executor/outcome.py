@@ -33,7 +33,7 @@ def succeeded(implementation: Implementation, value: Any) -> Outcome:
     """The outcome of a call that returned `value`. Raises EncodingError, PlanResultInvalid, OutputInvalid."""
     if implementation.kind == "plan":
         chosen, output, reason = encode_plan(value)
-        return Outcome("SUCCEEDED", output, None, chosen, reason)
+        return Outcome("SUCCEEDED", output, None, chosen, None if reason is None else cut(reason))
     if implementation.check is not None:
         value = implementation.check(value)
     return Outcome("SUCCEEDED", encode_value(value))
@@ -89,13 +89,13 @@ def _details(error: BaseException) -> dict[str, Any] | None:
     data = getattr(error, "details", None) if isinstance(error, AuthorError) else None
     if data is not None:
         try:
-            details["data"] = _bounded(json_value(data, "the error's details"))
+            details["data"] = bounded(json_value(data, "the error's details"))
         except EncodingError as fault:
             details["data"] = str(fault)
     return details or None
 
 
-def _bounded(data: Any) -> Any:
-    """The details, or a word about their size: an error is read by people, and must never fill a queue."""
+def bounded(data: Any) -> Any:
+    """An error's details, or a word about their size: an error is read by people, and must never fill a queue."""
     size = len(msgspec.json.encode(data))
     return data if size <= DETAILS_LIMIT else f"(details of {size:,} bytes were cut; {DETAILS_LIMIT:,} is the limit)"

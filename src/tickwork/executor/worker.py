@@ -24,7 +24,7 @@ import msgspec
 from tickwork import __version__
 from tickwork.errors import StorageError
 from tickwork.executor.attempt import Attempt
-from tickwork.executor.claims import Claims
+from tickwork.executor.claims import Claims, Published
 from tickwork.executor.lanes import Lanes
 from tickwork.executor.outcome import Outcome
 from tickwork.executor.verdicts import hook_of, verdict
@@ -59,6 +59,10 @@ RECORD_LIMIT = 32 * 1024 * 1024
 RETRY_PUBLISH = 1.0
 """Seconds before records are published again that the bus refused."""
 
+PARKED = 10_000
+"""Inputs for graphs that are not loaded here that are kept for the moment when one is. The oldest ones beyond it are
+let go: nobody has claimed them, so the sweeper sends them again."""
+
 REMEMBERED_CANCELS = 10_000
 """Cancelled executions remembered, because a Cancel may overtake its input."""
 
@@ -85,7 +89,8 @@ class Executor:
         self.name = f"{ids.token()} python/{__version__}"
         """How records name this worker: boot id, language and version."""
         self._claims = Claims(kv, self.name, lease)
-        self._lanes = Lanes(blobs, clock, history, self._ended, concurrency, threads, processes, self._ask_permit)
+        self._published = Published()
+        self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self)
         self._attempts: dict[str, Attempt] = {}
         """By work id: at most one attempt at a time at the same work."""
         self._asking: dict[str, Attempt] = {}
@@ -94,7 +99,7 @@ class Executor:
         self._cancelled: dict[str, str] = {}
         self._completed: list[tuple[Attempt, Entry]] = []
         self._permits: list[Attempt] = []
-        self.counts = {"taken": 0, "recorded": 0, "repeated_intents": 0, "undecodable": 0}
+        self.counts = {"taken": 0, "recorded": 0, "repeated_intents": 0, "repeated_records": 0, "undecodable": 0}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._inputs: Subscription | None = None
@@ -162,6 +167,13 @@ class Executor:
         if running is not None:
             running.deliveries.append(delivery)
             return
+        record = self._published.get(work_id)
+        if record is not None:
+            self.counts["repeated_records"] += 1
+            again = BusMessage(message.lifetime_id, record)
+            await self._publish_surely(messages.topic(messages.DATA_PLANE, message.tenant_id), [again])
+            await subscription.ack([delivery])
+            return
         bound = self._registry.find(message.graph_digest, message.node)
         if bound is None:
             await self._park(delivery, message, subscription)
@@ -176,9 +188,9 @@ class Executor:
         self.counts["taken"] += 1
         reason = self._cancelled.pop(message.exec_id, None)
         if reason is not None:
-            self._ended(attempt, _cancelled(reason))
+            self.ended(attempt, _cancelled(reason))
         elif hook is None:
-            self._ended(attempt, Outcome("FAILED", None, Error("NoHook", f"`{message.node}` has no reconcile hook")))
+            self.ended(attempt, Outcome("FAILED", None, Error("NoHook", f"`{message.node}` has no reconcile hook")))
         else:
             self._lanes.submit(attempt)
 
@@ -194,7 +206,16 @@ class Executor:
         before = parked.pop(message.work_id, None)
         if before is not None:
             await subscription.ack([before])  # the sweeper sent it again
+        elif self._parked_count() >= PARKED:
+            await self._let_go_of_oldest(subscription)
         parked[message.work_id] = delivery
+
+    def _parked_count(self) -> int:
+        return sum(len(parked) for parked in self._parked.values())
+
+    async def _let_go_of_oldest(self, subscription: Subscription) -> None:
+        oldest = next(parked for parked in self._parked.values() if parked)
+        await subscription.ack([oldest.pop(next(iter(oldest)))])
 
     def _unpark(self, digest: str) -> None:
         parked = self._parked.pop(digest, None)
@@ -238,7 +259,7 @@ class Executor:
 
     # -- at most once
 
-    def _ask_permit(self, attempt: Attempt) -> None:
+    def ask_permit(self, attempt: Attempt) -> None:
         """User code may not be called before the log shows that it was this worker that was going to."""
         self._asking[intent(attempt.message.exec_id, self.name).id] = attempt
         self._permits.append(attempt)
@@ -279,7 +300,7 @@ class Executor:
         for attempt in found:
             self._lanes.stop(attempt, _cancelled(cancel.reason))
 
-    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt is over: what is recorded of it joins what is published next."""
         attempt.done = True
         self._completed.append((attempt, verdict(attempt, outcome, self._clock.now(), self.name)))
@@ -290,20 +311,30 @@ class Executor:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            permits, self._permits = self._permits, []
-            completed, self._completed = self._completed, []
-            by_tenant: dict[str, list[BusMessage]] = {}
-            for attempt in permits:
-                if not attempt.done:
-                    by_tenant.setdefault(attempt.message.tenant_id, []).append(self._intent(attempt))
-            for attempt, entry in completed:
-                message = attempt.message
-                value = self._encoded(attempt, entry)
-                by_tenant.setdefault(message.tenant_id, []).append(BusMessage(message.lifetime_id, value))
-            for tenant_id, batch in by_tenant.items():
-                await self._publish_surely(messages.topic(messages.DATA_PLANE, tenant_id), batch)
-            if completed:
-                await self._settle([attempt for attempt, _ in completed], subscription)
+            await self._flush(subscription)
+
+    async def publish_alone(self) -> None:
+        """Publishes at once what ended, where it was the only attempt: there is nothing to collect."""
+        if self._inputs is not None and len(self._attempts) == 1 and self._completed:
+            self._wake.clear()
+            await self._flush(self._inputs)
+
+    async def _flush(self, subscription: Subscription) -> None:
+        permits, self._permits = self._permits, []
+        completed, self._completed = self._completed, []
+        by_tenant: dict[str, list[BusMessage]] = {}
+        for attempt in permits:
+            if not attempt.done:
+                by_tenant.setdefault(attempt.message.tenant_id, []).append(self._intent(attempt))
+        for attempt, entry in completed:
+            message = attempt.message
+            value = self._encoded(attempt, entry)
+            self._published.keep(message.work_id, value)
+            by_tenant.setdefault(message.tenant_id, []).append(BusMessage(message.lifetime_id, value))
+        for tenant_id, batch in by_tenant.items():
+            await self._publish_surely(messages.topic(messages.DATA_PLANE, tenant_id), batch)
+        if completed:
+            await self._settle([attempt for attempt, _ in completed], subscription)
 
     async def _settle(self, completed: list[Attempt], subscription: Subscription) -> None:
         """Lets go of attempts whose records are published."""
@@ -347,7 +378,8 @@ class Executor:
             "queued": sum(self._bus.depth(f"{name}.*", GROUP) for name in inputs),
             "held": self._taken,
             "held_limit": self._limit,
-            "parked": sum(len(parked) for parked in self._parked.values()),
+            "parked": self._parked_count(),
+            "parked_limit": PARKED,
         }
 
     async def _publish_surely(self, topic: str, batch: list[BusMessage]) -> None:

@@ -165,6 +165,7 @@ class ControlPlane:
             "queued": self._serving.depth(),
             "moving": len(self._moving),
             "idle": len(self._idle),
+            "idle_limit": IDLE_STATES,
         }
 
     def _held(self, lifetime_id: str) -> LifetimeState | None:
@@ -243,7 +244,8 @@ class ControlPlane:
                 lost.append(visit)
         if state.ending is None:
             self._give_up(state, lost, f"its worker was not heard of for {leases.lease:g} s")
-        await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), state.status)
+        # What lists show may be what got lost: it is said again.
+        await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), None)
 
     def quiet(self) -> list[tuple[str, int, set[str]]]:
         """Lifetimes held here that may need a recheck, if they stand still: (id, seq, visits at executors)."""

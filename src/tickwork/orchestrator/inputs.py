@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tickwork.orchestrator.state import LifetimeState, Visit
     from tickwork.ports import BlobStore, StateStore
 
-CACHE_BYTES = 16 * 1024 * 1024
+CACHE_BYTES = 4 * 1024 * 1024
 """Payload bytes of recent entries kept in memory, so that the hot path reads nothing back."""
 
 

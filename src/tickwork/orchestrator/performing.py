@@ -26,6 +26,7 @@ from tickwork.orchestrator.state import (
     TellParent,
     Visit,
 )
+from tickwork.orchestrator.waits import decided_wait
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
@@ -104,32 +105,12 @@ class Performer:
 
     async def _wait(self, state: LifetimeState, visit: Visit) -> Event:
         """The `waiting` event of a human's or a signal's wait: exactly what is asked, as it will be shown."""
-        node = state.topology.nodes[visit.node]
-        data: dict[str, object] = {
-            "exec_id": visit.exec_id,
-            "node": visit.node,
-            "branch": visit.branch,
-            "kind": node.kind,
-            "iteration": visit.iteration,
-            "attempt": visit.attempt,
-            "parents": list(visit.parents),
-            "edge_taken": visit.edge_taken,
-            "since": visit.created_at,
-            "graph": state.topology.graph.name,
-        }
-        if visit.due is not None:
-            data["deadline"] = visit.due
-        if node.human is not None:
+        node, data = state.topology.nodes[visit.node], decided_wait(state, visit)
+        if visit.trouble:
+            data["prompt"] = _TROUBLE[visit.trouble].format(visit=visit)
+        elif node.human is not None:
             value = await self._cache.value(state.tenant_id, await self._cache.payload(state, visit.input))
-            data |= {"on": "human", "prompt": render_prompt(node, value)}
-            if node.human.answer_schema is not None:
-                data["answer_schema"] = node.human.answer_schema
-            if node.human.who:
-                data["who"] = list(node.human.who)
-        elif node.signal is not None:
-            data |= {"on": "signal", "name": node.signal.name}
-        elif visit.trouble:
-            data |= {"on": visit.trouble, "prompt": _TROUBLE[visit.trouble].format(visit=visit)}
+            data["prompt"] = render_prompt(node, value)
         return Event(f"waiting:{visit.exec_id}", "waiting", data)
 
     async def _start_child(self, state: LifetimeState, visit: Visit) -> Error | None:

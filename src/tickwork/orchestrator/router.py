@@ -320,11 +320,13 @@ def finish(
 ) -> None:
     """Ends the lifetime: what is in flight is recorded as cancelled, and the end after it, in one append.
 
+    Whatever is decided and not in the log yet goes along, for nothing is recorded after the end.
+
     `reason` is the one line that lists show; `told` is what the end's own entry says beside it.
     """
     doomed = tuple(state.open.values())
     because = f"{done.name} took the FINAL edge" if done is not None else reason or "the lifetime ended"
-    cancelled = _cancelled(state, doomed, because)
+    cancelled = (*state.pending.values(), *_cancelled(state, doomed, because))
     state.ending = Ending(status, reason)
     state.groups.clear()
     state.branches.clear()

@@ -36,7 +36,9 @@ def first_entries(lifetime: Lifetime, payload: Payload | None, parent: tuple[str
         data["labels"] = lifetime.labels
     if parent is not None:
         data["parent"] = [parent[0], msgspec.to_builtins(parent[1], builtin_types=(bytes,))]
-    return Append(lifetime.tenant_id, lifetime.lifetime_id, (Event("started", "started", data),))
+    # The log and the first reference have to name one time: the first visits are dated with it.
+    entries = (Event("started", "started", data),)
+    return Append(lifetime.tenant_id, lifetime.lifetime_id, entries, ats=(lifetime.created_at,))
 
 
 def new_lifetime(

@@ -128,7 +128,9 @@ class Sweeper:
         before = self._clock.now() - round(self._leases.lease * 1e6)
         while page := await self._store.open_lifetimes(after, status="RUNNING", untouched_since=before):
             for lifetime in page:
-                if not self._control_plane.holds(lifetime.lifetime_id):
+                if self._control_plane.holds(lifetime.lifetime_id):
+                    await self._control_plane.recheck(lifetime.lifetime_id, self._leases)
+                else:
                     await self._control_plane.take_up(lifetime.tenant_id, lifetime.lifetime_id)
                     self.counts["taken_up"] += 1
             after = page[-1].lifetime_id

@@ -21,6 +21,9 @@ from tickwork.sdk.values import PlanResult
 MAX_DEPTH = 500
 """How deep a value may nest: deeper than any real one, and far from the interpreter's own limit."""
 
+MAX_PAYLOAD = 256 * 1024 * 1024
+"""Bytes of one encoded value. It is in memory as a whole wherever it is used, some times over."""
+
 _MODEL_DUMP = "model_dump"
 
 
@@ -47,15 +50,25 @@ def encode_value(value: Any, what: str = "the result") -> Payload:
     """The payload of a value. Raises EncodingError; `what` begins its message."""
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
+        _check_size(data, what)
         return Payload(data, BYTES, None, len(data))
     try:
         data = _encode(value)
     except Exception as error:  # noqa: BLE001 - an author's object may raise anything while it is written
         raise _explain(value, what, error) from None
+    _check_size(data, what)
     # The encoder writes NaN as null without a word, so a null is looked at more closely; most values have none.
     if b"null" in data and (fault := _find(value, "$", (), finite_only=True)):
         raise EncodingError(f"{what} cannot be recorded: {fault}")
     return Payload(data, JSON, None, len(data))
+
+
+def _check_size(data: bytes, what: str) -> None:
+    if len(data) > MAX_PAYLOAD:
+        raise EncodingError(
+            f"{what} cannot be recorded: it has {len(data):,} bytes, and {MAX_PAYLOAD:,} is the limit; store it "
+            "yourself, in a file or a bucket, and return where it lies"
+        )
 
 
 def json_value(value: Any, what: str) -> Any:

@@ -5,6 +5,7 @@
     assert outcome.calls("draft") == 2
 
 The planes, the executor and the adapters are the real ones; only the clock is not. Sync user code runs on the loop.
+What ran is replayed from its log, children included: a run that Tickwork would not decide so again is no result.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tickwork.clock import RandomIds
-from tickwork.errors import AnswerRefused
+from tickwork.errors import AnswerRefused, StoreCorrupt
+from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.records import Event, Execution
+from tickwork.ports import LifetimeQuery
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 from tickwork.sdk.loading import BoundGraph, load_graph
@@ -78,7 +81,7 @@ def run_graph(
 
     `graph`: what the SDK's builder made, or a file, folder or `module:attribute` as on the command line. `answers`:
     an answer for each human Task, or a list of answers that are given in turn. `signals`: a payload by signal name,
-    sent when a Task waits for it. Raises GraphInvalid, AnswerRefused.
+    sent when a Task waits for it. Raises GraphInvalid, AnswerRefused; StoreCorrupt when the log does not replay.
     """
     bound = load_graph(graph) if isinstance(graph, str) else graph if isinstance(graph, BoundGraph) else graph.bind()
     cast = _Cast(answers or {}, signals or {})
@@ -96,6 +99,7 @@ def run_graph(
                     break
                 if lifetime.status == "PAUSED" or not await cast.play(runtime, lifetime_id):
                     break
+            await check_replay(runtime)
             outcome = await service.result(lifetime_id)
             log: list[LogEntry] = []
             while page := await service.log(lifetime_id, after=len(log), limit=10_000):
@@ -103,6 +107,18 @@ def run_graph(
             return TestOutcome(**msgspec.structs.asdict(outcome), log=log)
 
     return run_virtual(go())
+
+
+async def check_replay(runtime: Runtime, tenant: str = DEFAULT_TENANT) -> int:
+    """Replays every lifetime of a tenant: how many entries that were. StoreCorrupt at the first that diverges."""
+    entries = 0
+    for lifetime in await runtime.service.list(LifetimeQuery(limit=1_000_000), tenant=tenant):
+        replayed = await runtime.history.replay(lifetime.lifetime_id, tenant=tenant)
+        entries += replayed.entries
+        if replayed.divergence is not None:
+            found = msgspec.json.format(msgspec.json.encode(replayed.divergence)).decode()
+            raise StoreCorrupt(f"lifetime {lifetime.lifetime_id} does not replay: {found}")
+    return entries
 
 
 class _Cast:

@@ -35,6 +35,11 @@ class StateStoreConformance(LogConformance):
             equal(
                 await store.create_lifetime(first, started(first)), (found, False), "the same id is the same lifetime"
             )
+            plain = lifetime(4, status="RUNNING", labels={"team": "red"})
+            self.clock.advance(1)
+            told, _ = await store.create_lifetime(plain, append(plain, execution(plain, 1), execution(plain, 2)))
+            equal(await store.get_lifetime("acme", plain.lifetime_id), [told], "what is told is what is kept")
+            equal((told.last_seq, told.updated_at), (2, self.clock.now()), "with the first entries")
             second = lifetime(2, idempotency_key="order-7")
             equal(await store.create_lifetime(second, started(second)), (found, False), "so is the same key")
             equal(await store.get_lifetime("acme", second.lifetime_id), [], "the second one does not exist")

@@ -21,6 +21,7 @@ Row: TypeAlias = "tuple[Any, ...]"
 ENTRY_LIMIT = 64 * 1024 * 1024
 """Bytes of one encoded entry. Payloads go to the blob store from 1 MiB on, so nothing regular comes near it."""
 
+_labels_decoder = msgspec.json.Decoder(dict[str, str])
 _question_decoder = msgspec.msgpack.Decoder(Question)
 encode_question = msgspec.msgpack.Encoder().encode
 
@@ -52,14 +53,25 @@ def log_entries(rows: Sequence[Row], lifetime_id: str) -> list[LogEntry]:
     return entries
 
 
-def lifetime_row(lifetime: Lifetime) -> dict[str, Any]:
-    """The parameters of insert_lifetime.sql."""
-    row = {name: getattr(lifetime, name) for name in lifetime.__struct_fields__}
-    row["labels"] = msgspec.json.encode(lifetime.labels).decode()
-    if lifetime.ended and lifetime.finished_at is None:
-        row["finished_at"] = lifetime.updated_at
-    del row["last_seq"]  # not stored: it is the log's
-    return row
+def lifetime_row(lifetime: Lifetime) -> Row:
+    """The parameters of insert_lifetime.sql. `last_seq` is not among them: it is the log's."""
+    finished_at = lifetime.finished_at
+    if finished_at is None and lifetime.ended:
+        finished_at = lifetime.updated_at
+    return (
+        lifetime.lifetime_id,
+        lifetime.tenant_id,
+        lifetime.graph_name,
+        lifetime.graph_version,
+        lifetime.graph_digest,
+        lifetime.status,
+        lifetime.reason,
+        msgspec.json.encode(lifetime.labels).decode(),
+        lifetime.idempotency_key,
+        lifetime.created_at,
+        lifetime.updated_at,
+        finished_at,
+    )
 
 
 def lifetime_from(row: Row) -> Lifetime:
@@ -72,7 +84,7 @@ def lifetime_from(row: Row) -> Lifetime:
         graph_digest=row[4],
         status=row[5],
         reason=row[6],
-        labels=msgspec.json.decode(row[7], type=dict[str, str]),
+        labels=_labels_decoder.decode(row[7]),
         idempotency_key=row[8],
         created_at=row[9],
         updated_at=max(row[10], row[13]),  # entries move a lifetime on without touching its row

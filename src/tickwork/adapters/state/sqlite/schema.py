@@ -21,7 +21,7 @@ MEMORY = ":memory:"
 BUSY_MS = 5_000
 """How long (ms) a statement waits for a lock of another process; only tools that look into the file ever hold one."""
 
-CACHE_KIB = 16 * 1024
+CACHE_KIB = 4 * 1024
 """Page cache (KiB) of the writing connection: the index pages of the open lifetimes should stay in it."""
 
 

@@ -128,7 +128,7 @@ class SqliteStore:
             count += len(rows)
             for row in rows:
                 size += len(row[1]) + 100
-        if units:
+        if units and not (self._commits is not None and self._commits.commit_now(units, count, size)):
             await self._submit(units, count, size)
         return [unit.outcome() for unit in units]
 

@@ -160,7 +160,7 @@ class Transaction:
                     self._apply_exact(unit, now)
             for unit in units:
                 if type(unit) is CreateUnit and unit.error is None:
-                    unit.found = lifetime_from(self._execute(self._sql["get_lifetime"], (unit.lid,)).fetchone())
+                    unit.found = self._found(unit)
         except BaseException:
             self.rollback(units)
             raise
@@ -216,7 +216,7 @@ class Transaction:
             seq += 1
             values += (lid, seq, at, entry_id, body)
         head.seq = unit.last_seq = seq
-        unit.seqs = tuple(range(first, seq + 1))
+        unit.seqs = (seq,) if first == seq else tuple(range(first, seq + 1))
 
     def _insert(self, values: list[Any]) -> None:
         start, left = 0, len(values) // 5
@@ -296,16 +296,25 @@ class Transaction:
         head = self._heads[lifetime_id] = Head(*row)
         return head
 
+    def _found(self, unit: CreateUnit) -> Lifetime:
+        """The lifetime as it stands now; one that was just created as it was asked for need not be read back."""
+        first = unit.first
+        if not unit.created or first.append.projection is not None or unit.lifetime.ended:
+            return lifetime_from(self._execute(self._sql["get_lifetime"], (unit.lid,)).fetchone())
+        at = first.ats[-1] if first.ats else first.at
+        return replace(unit.lifetime, last_seq=first.last_seq, updated_at=max(unit.lifetime.updated_at, at))
+
     def _create(self, unit: CreateUnit) -> bool:
         """Inserts the lifetime's row: whether it is new."""
-        row = lifetime_row(unit.lifetime)
-        inserted = self._execute(self._sql["insert_lifetime"], row).fetchall()
-        unit.created = bool(inserted)
-        if inserted:
-            unit.lid = inserted[0][0]
+        lifetime = unit.lifetime
+        inserted = self._execute(self._sql["insert_lifetime"], lifetime_row(lifetime))
+        unit.created = inserted.rowcount > 0
+        if unit.created:
+            unit.lid = inserted.lastrowid or 0
             self._heads[unit.lifetime.lifetime_id] = Head(unit.lid, unit.lifetime.tenant_id, 0, 0)
             return True
-        unit.lid, tenant = self._execute(self._sql["find_first_lifetime"], row).fetchone()
+        names = (lifetime.lifetime_id, lifetime.tenant_id, lifetime.idempotency_key)
+        unit.lid, tenant = self._execute(self._sql["find_first_lifetime"], names).fetchone()
         if tenant != unit.lifetime.tenant_id:
             unit.error = Conflict(f"The lifetime id {unit.lifetime.lifetime_id} is taken. Start it with a fresh one.")
         return False
@@ -330,14 +339,9 @@ class Transaction:
 
     def _move(self, unit: AppendUnit, projection: Projection) -> None:
         ends = projection.status in TERMINAL
-        row = {
-            "lid": unit.lid,
-            "status": projection.status,
-            "as_of": unit.last_seq if projection.as_of is None else projection.as_of,
-            "reason": projection.reason,
-            "at": unit.at,
-            "finished_at": unit.at if ends else None,
-        }
+        as_of = unit.last_seq if projection.as_of is None else projection.as_of
+        finished_at = unit.at if ends else None
+        row = (projection.status, as_of, projection.reason, unit.at, finished_at, unit.lid, as_of)
         if self._execute(self._sql["update_status"], row).rowcount and ends:
             self._execute(self._sql["delete_timers"], (unit.lid,))
             self._execute(self._sql["delete_questions"], (unit.lid,))

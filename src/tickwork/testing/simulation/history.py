@@ -1,0 +1,101 @@
+"""One lifetime as the store has it, indexed for whoever checks it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tickwork.model.ids import exec_id, group_path, parent_group
+from tickwork.model.records import Event, Execution, LogEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tickwork.model.graph import AgentGraph
+    from tickwork.model.lifetime import Lifetime
+
+
+RARE = frozenset(
+    {"LeaseExpired", "StartToClose", "ScheduleToStart", "HeartbeatTimeout", "InvalidChoice", "ChildFailed"}
+)
+"""Errors that are counted by name."""
+
+
+class History:
+    """A lifetime's row and its log."""
+
+    def __init__(self, lifetime: Lifetime, graph: AgentGraph, log: list[LogEntry]) -> None:
+        self.lifetime, self.graph, self.log = lifetime, graph, log
+        self.executions: dict[str, Execution] = {}
+        """By exec id."""
+        self.group_sizes: dict[str, int] = {}
+        """Branches of each fan-out group that a Plan opened, by the group's path."""
+        self.superseded: set[tuple[Any, ...]] = set()
+        """Marks of results that came late and were kept."""
+        self._events: dict[str, list[Event]] = {}
+        for logged in log:
+            entry = logged.entry
+            if isinstance(entry, Event):
+                self._events.setdefault(entry.type, []).append(entry)
+                if entry.type == "superseded":
+                    late = msgspec.convert(entry.data["execution"], Execution)
+                    self.superseded.add((late.exec_id, late.status, late.started_at, late.finished_at, late.executor))
+            else:
+                self.executions[entry.exec_id] = entry
+                if entry.next:
+                    self.group_sizes[group_path(entry.branch, entry.name, entry.iteration)] = len(entry.next)
+
+    def events(self, kind: str) -> list[Event]:
+        """Events of one type, in order."""
+        return self._events.get(kind, [])
+
+    def at(self, branch: str, name: str, iteration: int, attempt: int) -> str | None:
+        """The exec id of this attempt, recorded or not; None for an attempt that cannot be."""
+        return exec_id(self.lifetime.lifetime_id, branch, name, iteration, attempt) if attempt > 0 else None
+
+    def in_order(self) -> list[Execution]:
+        """Executions in the order of the log."""
+        return list(self.executions.values())
+
+    def directly_in(self, group: str) -> list[Execution]:
+        """Executions in the branches of a group, not in those of groups inside it."""
+        return [e for e in self.executions.values() if e.branch and parent_group(e.branch)[0] == group]
+
+    def seen(self) -> Iterator[str]:
+        """What the log shows to have happened, in words that are counted: event types, statuses, rarer things."""
+        for logged in self.log:
+            entry = logged.entry
+            if isinstance(entry, Execution):
+                yield entry.status
+                if entry.error is not None and entry.error.type in RARE:
+                    yield entry.error.type
+            else:
+                yield entry.type
+                if entry.type == "waiting":
+                    yield f"waiting on {entry.data['on']}"
+
+    def pauses(self) -> list[tuple[int, int]]:
+        """From where to where in the log it was paused."""
+        found: list[tuple[int, int]] = []
+        begin: int | None = None
+        for logged in self.log:
+            entry = logged.entry
+            if isinstance(entry, Event) and entry.type == "paused" and begin is None:
+                begin = logged.seq
+            elif isinstance(entry, Event) and entry.type == "resumed" and begin is not None:
+                found.append((begin, logged.seq))
+                begin = None
+        return found if begin is None else [*found, (begin, len(self.log) + 1)]
+
+
+def fetched(log: list[LogEntry], blobs: Mapping[str, bytes]) -> list[LogEntry]:
+    """The log with the content of blobs in line, as a condition reads it."""
+    found: list[LogEntry] = []
+    for logged in log:
+        entry = logged.entry
+        if isinstance(entry, Execution) and entry.result is not None and entry.result.uri is not None:
+            result = msgspec.structs.replace(entry.result, inline=blobs.get(entry.result.uri))
+            logged = LogEntry(logged.seq, logged.at, msgspec.structs.replace(entry, result=result))  # noqa: PLW2901 - with its content
+        found.append(logged)
+    return found

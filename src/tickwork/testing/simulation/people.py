@@ -1,0 +1,191 @@
+"""The people around simulated lifetimes: they start, answer, signal, pause, resume, abort and reconcile.
+
+They talk to any process that is up, over a line that may break: then they do not know what became of it and ask again,
+as a client does. What was acknowledged to them is kept, and must never be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, StorageError, UsageError
+from tickwork.testing.simulation.dice import Dice
+from tickwork.testing.simulation.graphs import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tickwork.model.lifetime import Lifetime, Question
+    from tickwork.service import Service
+    from tickwork.testing.simulation.world import World
+
+PATIENCE = 20.0
+"""Virtual seconds that a caller waits for an answer."""
+
+
+class Ack(msgspec.Struct):
+    """Something that was acknowledged to a person. `token` finds it in the log."""
+
+    what: str
+    tenant_id: str
+    lifetime_id: str
+    token: Any = None
+
+
+class Person:
+    """Looks after one lifetime: starts it, then meddles with it."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
+        self.dice = Dice(world.seed, "person", number)
+        self.tenant = world.tenants[number % len(world.tenants)]
+        self.graph = world.bounds[world.mains[number % len(world.mains)]].graph
+        self.lifetime_id: str | None = None
+        self._signals = 0
+
+    async def live(self) -> None:
+        """From the start of the lifetime until the faults are over."""
+        await asyncio.sleep(self.dice.uniform(0, 3))  # noqa: TID251 - virtual time
+        while not await self.start():  # noqa: ASYNC110 - what it waits for is an answer, not an event
+            await asyncio.sleep(self.dice.uniform(0.1, 5))  # noqa: TID251 - virtual time
+        while self.world.faults.on:
+            await asyncio.sleep(self.dice.expovariate(1 / self.world.options.actions))  # noqa: TID251 - virtual time
+            if self.world.faults.on:
+                await self.meddle()
+
+    async def start(self) -> bool:
+        """Starts the lifetime, under its own key: whether that is known to have worked."""
+        key = f"key-{self.number}"
+        made = await self._call(
+            "start",
+            lambda service: service.start(
+                self.graph.digest, {"n": self.number}, tenant=self.tenant, idempotency_key=key
+            ),
+        )
+        if made is None:
+            return False
+        if self.lifetime_id is not None and made.lifetime_id != self.lifetime_id:
+            self.world.violation("I1", f"key {key} started {self.lifetime_id} and then {made.lifetime_id}")
+        self.lifetime_id = made.lifetime_id
+        self._acked("start", made.lifetime_id, key)
+        return True
+
+    async def meddle(self) -> None:
+        """One thing that a person may do."""
+        lifetime_id = self.lifetime_id
+        if lifetime_id is None:
+            return
+        deed = self.dice.choice(
+            ["answer"] * 6 + ["signal"] * 4 + ["pause"] * 2 + ["resume"] * 3 + ["reconcile"] * 2 + ["again"]
+        )
+        if self.dice.chance(0.02):
+            deed = "abort"
+        if deed == "answer":
+            await self.answer(wrong=self.dice.chance(0.2), twice=self.dice.chance(0.2))
+        elif deed == "signal":
+            await self.signal(lifetime_id, self.dice.choice(SIGNALS))
+        elif deed == "reconcile":
+            await self.reconcile()
+        elif deed == "again":
+            await self.start()
+        elif deed == "pause":
+            await self._verb("pause", lifetime_id)
+        elif deed == "resume":
+            await self._verb("resume", lifetime_id)
+        else:
+            await self._verb("abort", lifetime_id)
+
+    async def answer(self, *, wrong: bool = False, twice: bool = False) -> None:
+        """Answers one open question of the family."""
+        question = await self._question("human")
+        if question is None:
+            return
+        payload: Any = {"n": self.dice.randint(0, 9), "token": self.dice.getrandbits(40)}
+        by = question.who[0] if question.who else "bob"
+        if wrong:
+            payload, by = ("nonsense", by) if question.answer_schema is not None else (payload, "mallory")
+        for _ in range(2 if twice else 1):
+            done = await self._call(
+                f"answer {question.node}",
+                lambda service: service.answer(
+                    question.lifetime_id, payload, tenant=self.tenant, exec_id=question.exec_id, by=by
+                ),
+            )
+            if done is not None:
+                self._acked("answer", question.lifetime_id, (question.exec_id, payload))
+                if wrong and (question.answer_schema is not None or question.who):
+                    self.world.violation("I1", f"a wrong answer to {question.exec_id} was taken")
+
+    async def signal(self, lifetime_id: str, name: str) -> None:
+        """Sends a signal with a payload of its own."""
+        self._signals += 1
+        payload = {"n": self._signals, "token": f"{self.number}.{self._signals}"}
+        done = await self._call(
+            f"signal {name}", lambda service: service.signal(lifetime_id, name, payload, tenant=self.tenant)
+        )
+        if done is not None:
+            self._acked("signal", lifetime_id, payload)
+
+    async def reconcile(self) -> None:
+        """Says what became of a call that nobody knows of, or that a poisoned visit may run again."""
+        question = await self._question("unknown") or await self._question("poison")
+        if question is None:
+            return
+        calls = self.world.ledger.by_exec.get(question.exec_id, [])
+        said: dict[str, Any] = {"retry": True}
+        if question.on == "unknown" and calls:
+            said = {"result": {"n": 1}} if calls[0].how == "returned" else {"failed": calls[0].how or "it died"}
+        await self._call(
+            f"reconcile {question.node} as {next(iter(said))}",
+            lambda service: service.reconcile(
+                question.lifetime_id, tenant=self.tenant, exec_id=question.exec_id, by="ada", **said
+            ),
+        )
+
+    async def help(self) -> None:
+        """In a world that is well: does whatever the family waits for."""
+        for lifetime in await self.world.family(self.tenant, self.lifetime_id):
+            if lifetime.status == "PAUSED":
+                await self._verb("resume", lifetime.lifetime_id)
+            for question in await self.world.database.store.questions(self.tenant, lifetime.lifetime_id):
+                if question.on == "signal":
+                    await self.signal(lifetime.lifetime_id, question.signal)
+        await self.answer()
+        await self.reconcile()
+
+    # -- how they ask
+
+    async def _verb(self, verb: str, lifetime_id: str) -> None:
+        done = await self._call(verb, lambda service: getattr(service, verb)(lifetime_id, tenant=self.tenant))
+        if done is not None and verb != "resume":
+            self._acked(verb, lifetime_id)
+
+    async def _question(self, on: str) -> Question | None:
+        found: list[Question] = []
+        for lifetime in await self.world.family(self.tenant, self.lifetime_id):
+            found += await self.world.database.store.questions(self.tenant, lifetime.lifetime_id, on=on)
+        return self.dice.choice(found) if found else None
+
+    def _acked(self, what: str, lifetime_id: str, token: Any = None) -> None:
+        self.world.acks.append(Ack(what, self.tenant, lifetime_id, token))
+
+    async def _call(self, what: str, ask: Callable[[Service], Awaitable[Lifetime]]) -> Lifetime | None:
+        """Asks some process: what it says, or None when it refuses or does not answer."""
+        process = self.world.some_process(self.dice)
+        name = f"person{self.number}"
+        if process is None:
+            return None
+        self.world.trace(name, f"asks {process.name}: {what}")
+        try:
+            made: Lifetime = await self.world.ask(process, ask)
+        except (AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError, StorageError) as error:
+            self.world.trace(name, f"{what}: {type(error).__name__}")
+            return None
+        except Exception as error:  # noqa: BLE001 - nobody may ever see such an error, whatever it is
+            self.world.violation("crash", f"{what} raised {type(error).__name__}: {error}")
+            return None
+        self.world.trace(name, f"{what}: done")
+        return made

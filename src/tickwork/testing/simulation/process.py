@@ -1,0 +1,213 @@
+"""A simulated process: a whole Runtime (or an executor alone) that can die, freeze, be stopped and come back.
+
+Its ports are its own handles to the shared bus and stores. When it dies its callbacks stop for ever and the handles
+are cut; the broker throws its members out when the session is over. Coming back is a new process with a new worker id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import msgspec
+
+from tickwork.clock import RandomIds
+from tickwork.errors import StorageError, TickworkError
+from tickwork.executor.registry import Registry
+from tickwork.executor.worker import Executor
+from tickwork.model.ids import DEFAULT_TENANT
+from tickwork.ports import StoredGraph
+from tickwork.runtime import Runtime
+from tickwork.testing.simulation.network import SimulatedBus
+from tickwork.testing.simulation.stores import SimulatedBlobs, SimulatedKV, SimulatedStore
+from tickwork.testing.virtual import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from tickwork.model.records import LogEntry
+    from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateStore
+    from tickwork.profiles import Profile
+    from tickwork.sdk.loading import BoundGraph
+    from tickwork.service import Service
+    from tickwork.testing.simulation.world import World
+
+
+class SimulatedProfile:
+    """Hands a Runtime the ports of its process."""
+
+    home: Path | None = None
+
+    def __init__(self, process: SimulatedProcess) -> None:
+        self.name = "simulation"
+        self._process = process
+
+    def open_bus(self, _clock: Clock) -> EventBus:
+        """The bus, as this process reaches it."""
+        return cast("EventBus", self._process.bus)
+
+    def open_store(self, _clock: Clock, *, readonly: bool = False) -> StateStore:
+        """The state store, as this process reaches it."""
+        return cast("StateStore", self._process.store)
+
+    def open_blobs(self, _clock: Clock) -> BlobStore:
+        """The blob store, as this process reaches it."""
+        return self._process.blobs
+
+    def open_kv(self, _clock: Clock) -> KVStore:
+        """The key-value store, as this process reaches it."""
+        return self._process.kv
+
+
+class SimulatedRuntime(Runtime):
+    """A Runtime that leaves the garbage collector of its host alone, and validates nothing twice."""
+
+    def _calm_collector(self) -> None:
+        """There are many runtimes in this process, each for milliseconds."""
+
+    async def bind(self, bound: BoundGraph, *, tenant: str = DEFAULT_TENANT) -> StoredGraph:
+        """As ever, for a graph that is known to be valid: to validate it at each start would take longest of all."""
+        stored = stored_graph(bound, tenant)
+        await self.store.put_graph(stored)
+        self.registry.bind(bound)
+        await self._sweeper.recover(tenant, stored.digest)
+        return stored
+
+
+class SimulatedProcess:
+    """One life of a process. `executor_only`: it runs user code and nothing else."""
+
+    def __init__(self, world: World, name: str, clock: Clock, *, executor_only: bool) -> None:
+        self.world, self.name, self.clock = world, name, clock
+        self.executor_only = executor_only
+        self.place = world.loop.place(name, self)
+        self.cut = False
+        """Dead: its ports do nothing any more."""
+        self.frozen = False
+        self.ids = RandomIds(world.dice.getrandbits(48))
+        self.worker = name
+        self.bus = SimulatedBus(world.network, self)
+        self.store = SimulatedStore(world.database, world.faults, self)
+        self.kv = SimulatedKV(world.kv, world.faults, self)
+        self.blobs = SimulatedBlobs(world.blobs, world.faults, self)
+        self.service: Service | None = None
+        """The use cases, once it is up."""
+        self._latency = world.options.latency
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._main = self.spawn(self._executor() if executor_only else self._everything())
+        self._main.add_done_callback(self._over, context=world.loop.outside.context)
+
+    @property
+    def up(self) -> bool:
+        """Whether it lives: running or frozen."""
+        return not self.cut and not self._main.done()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs something in this process."""
+        task = self.world.loop.spawn(self.place, work)
+        self._tasks.append(task)
+        return task
+
+    # -- its ports ask here
+
+    def check(self) -> None:
+        """Ends whatever still runs in a dead process."""
+        if self.cut:
+            raise asyncio.CancelledError("this process is dead")
+
+    async def travel(self) -> None:
+        """The way of a call over the network: the caller gives way, and often waits."""
+        self.check()
+        if self._latency and self.world.faults.on:
+            await asyncio.sleep(self.world.latencies.random() * self._latency)  # noqa: TID251 - virtual time
+            self.check()
+
+    # -- what may happen to it
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of it runs any more, and the broker learns of it later."""
+        self.world.trace(self.name, "is killed")
+        self.cut, self.service = True, None
+        self.world.loop.halt(self.place)
+        self.world.after(self.world.options.session, self.bus.drop_out)
+
+    def stop(self) -> None:
+        """SIGTERM: it closes everything in order."""
+        self.world.trace(self.name, "is told to stop")
+        self.service = None
+        self._main.cancel()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.world.trace(self.name, "freezes")
+        self.frozen = True
+        self.world.loop.halt(self.place)
+        self.world.after(self.world.options.session, self._given_up)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if self.frozen:
+            self.world.trace(self.name, "wakes")
+            self.frozen = False
+            if not self.cut:
+                self.world.loop.go_on(self.place)
+
+    async def _given_up(self) -> None:
+        if self.frozen:
+            await self.bus.drop_out()
+
+    # -- its life
+
+    def _over(self, main: asyncio.Task[None]) -> None:
+        if self.cut or self.world.closing:
+            return
+        self.service = None
+        self.world.after(0, self.bus.drop_out)  # its connections end with it
+        error = None if main.cancelled() else main.exception()
+        self.world.trace(self.name, "has stopped" if error is None else f"fell: {type(error).__name__}: {error}")
+        self.world.fallen(self, error)
+
+    async def _everything(self) -> NoReturn:
+        profile = cast("Profile", SimulatedProfile(self))
+        limit = self.world.options.concurrency
+        runtime = SimulatedRuntime(profile, clock=self.clock, ids=self.ids, concurrency=limit, threads=0)
+        async with runtime:
+            for tenant in self.world.tenants:
+                for bound in self.world.bounds:
+                    await runtime.bind(bound, tenant=tenant)
+            self.service = runtime.service
+            self.world.trace(self.name, "is up")
+            await runtime.guard(self.world.loop.create_future())
+        raise StorageError("the runtime ended by itself")
+
+    async def _executor(self) -> NoReturn:
+        registry = Registry()
+        for bound in self.world.bounds:
+            registry.bind(bound)
+        executor = Executor(
+            cast("EventBus", self.bus), self.blobs, self.kv, self.clock, self.ids,
+            registry=registry, history=self._history, concurrency=self.world.options.concurrency, threads=0,
+        )  # fmt: skip
+        await executor.start()
+        self.world.trace(self.name, "is up")
+        await executor.run()
+        raise StorageError("the executor ended by itself")
+
+    async def _history(self, tenant_id: str, lifetime_id: str, limit: int) -> list[LogEntry]:
+        store = cast("StateStore", self.store)
+        found = await store.get_lifetime(tenant_id, lifetime_id)
+        last = found[0].last_seq if found else 0
+        return await store.read_log(tenant_id, lifetime_id, max(0, last - limit), limit)
+
+
+def stored_graph(bound: BoundGraph, tenant: str) -> StoredGraph:
+    """The graph as it is registered."""
+    graph = bound.graph
+    body = msgspec.json.encode(graph)
+    return StoredGraph(tenant, graph.name, graph.version, graph.digest, body, bound.source, EPOCH)
+
+
+def expected(error: BaseException | None) -> bool:
+    """Whether a process may fall for this reason: the storage below it refused."""
+    return error is None or isinstance(error, TickworkError)

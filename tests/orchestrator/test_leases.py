@@ -1,0 +1,324 @@
+"""Several processes on one bus, one store and one key-value store: who has what, and what a frozen worker can do."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tickwork import Graph, RetryPolicy, task
+from tickwork.adapters.blob.fs import FileBlobs
+from tickwork.adapters.bus.memory import MemoryBus
+from tickwork.adapters.kv.memory import MemoryKV
+from tickwork.adapters.state.sqlite import SqliteStore
+from tickwork.clock import RandomIds
+from tickwork.executor.claims import Claims
+from tickwork.executor.registry import Registry
+from tickwork.executor.worker import Executor
+from tickwork.model.claims import LEASE, claim_key, claim_value
+from tickwork.model.records import Event, Execution
+from tickwork.orchestrator.control_plane import ControlPlane
+from tickwork.orchestrator.data_plane import DataPlane
+from tickwork.orchestrator.graphs import GraphIndex
+from tickwork.orchestrator.leases import Leases
+from tickwork.orchestrator.replay import replay
+from tickwork.orchestrator.sweeper import Sweeper
+from tickwork.orchestrator.watchers import Watchers
+from tickwork.sdk.loading import BoundGraph
+from tickwork.service import Service
+from tickwork.testing.virtual import VirtualClock, run_virtual
+
+
+class Beats(VirtualClock):
+    """The clock of a worker that can be frozen: then its beats stop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.alive = asyncio.Event()
+        self.alive.set()
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await self.alive.wait()
+
+
+class Site:
+    """The shared part, and one process that has the planes; workers come and go."""
+
+    def __init__(self, folder: Path, bound: BoundGraph) -> None:
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.bus, self.kv = MemoryBus(), MemoryKV(self.clock)
+        self.store, self.blobs = SqliteStore(":memory:", self.clock), FileBlobs(folder)
+        self.bound, self.ids = bound, RandomIds(3)
+        self.planes = DataPlane(self.bus, self.store, self.store, self.clock)
+        graphs = GraphIndex(self.store)
+        self.control = ControlPlane(self.bus, self.store, self.blobs, graphs, self.planes, self.clock)
+        watchers = Watchers()
+        self.planes.on_commit.append(watchers.notify)
+        self.service = Service(self.store, self.blobs, self.planes, watchers, self.clock, self.ids)
+        self.sweeper = Sweeper(self.store, self.planes, self.control, Leases(self.kv, self.clock), self.clock)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self.store.start()
+        await self.service.register(self.bound.graph)
+        await self.planes.start()
+        await self.control.start()
+        for loop in (self.planes.run(), self.control.run(), self.sweeper.run()):
+            self.tasks.append(asyncio.create_task(loop))
+
+    async def worker(self) -> tuple[Beats, asyncio.Task[None]]:
+        clock, registry = Beats(asyncio.get_running_loop()), Registry()
+        registry.bind(self.bound)
+        executor = Executor(
+            self.bus, self.blobs, self.kv, clock, self.ids, registry=registry, history=self._history, threads=0
+        )
+        await executor.start()
+        self.tasks.append(asyncio.create_task(executor.run()))
+        return clock, self.tasks[-1]
+
+    async def _history(self, *_: Any) -> list[Any]:
+        return []
+
+    async def entries(self, lifetime_id: str) -> list[Execution | Event]:
+        log = await self.service.log(lifetime_id)
+        assert replay(self.bound.graph, log).divergence is None
+        return [logged.entry for logged in log]
+
+
+@asynccontextmanager
+async def site(bound: BoundGraph) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        made = Site(Path(stack.enter_context(tempfile.TemporaryDirectory())), bound)
+        await made.start()
+        try:
+            yield made
+        finally:
+            for running in made.tasks:
+                running.cancel()
+            await asyncio.gather(*made.tasks, return_exceptions=True)
+            await made.store.stop()
+
+
+def play(bound: BoundGraph, scene: Callable[[Site], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with site(bound) as made:
+            await scene(made)
+
+    run_virtual(main())
+
+
+def test_a_frozen_workers_late_result_is_kept_and_changes_nothing() -> None:
+    calls: list[int] = []
+
+    @task
+    async def slow() -> int:
+        calls.append(len(calls))
+        mine = len(calls)
+        await asyncio.sleep(500 if mine == 1 else 1)
+        return mine
+
+    async def scene(at: Site) -> None:
+        frozen, _ = await at.worker()
+        lifetime = await at.service.start("slow")
+        await at.clock.sleep(1)
+        frozen.alive.clear()
+        await at.worker()
+        await at.service.wait(lifetime.lifetime_id)
+        assert (await at.service.result(lifetime.lifetime_id)).result == 2
+        assert LEASE <= at.clock.monotonic() < 3 * LEASE
+        frozen.alive.set()
+        await at.clock.sleep(1000)
+        entries = await at.entries(lifetime.lifetime_id)
+        first, second = [e for e in entries if isinstance(e, Execution)]
+        assert (first.status, first.attempt, first.error and first.error.type) == ("TIMED_OUT", 1, "LeaseExpired")
+        assert (second.status, second.attempt) == ("SUCCEEDED", 2)
+        (late,) = [e for e in entries if isinstance(e, Event) and e.type == "superseded"]
+        assert late.data["exec_id"] == first.exec_id
+        assert entries[-1] is late
+        assert (await at.service.result(lifetime.lifetime_id)).result == 2
+        assert at.planes.counts["superseded"] == 1
+        assert calls == [0, 1]
+
+    play(Graph("slow").start(slow).final(slow).bind(), scene)
+
+
+def test_long_work_of_a_living_worker_is_left_alone_also_when_the_store_of_claims_forgets() -> None:
+    calls: list[int] = []
+
+    @task(retry=RetryPolicy(max_attempts=1))
+    async def long() -> str:
+        calls.append(1)
+        await asyncio.sleep(900)
+        return "done"
+
+    async def scene(at: Site) -> None:
+        await at.worker()
+        await at.worker()
+        lifetime = await at.service.start("long")
+
+        async def forget() -> None:
+            while True:
+                await at.clock.sleep(47)
+                await at.kv.stop()
+
+        at.tasks.append(asyncio.create_task(forget()))
+        await at.service.wait(lifetime.lifetime_id)
+        assert (await at.service.result(lifetime.lifetime_id)).result == "done"
+        assert calls == [1]
+        assert len([e for e in await at.entries(lifetime.lifetime_id) if isinstance(e, Execution)]) == 1
+
+    play(Graph("long").start(long).final(long).bind(), scene)
+
+
+def test_an_input_that_got_lost_is_sent_again_under_the_same_id() -> None:
+    @task
+    async def work() -> str:
+        return "done"
+
+    async def scene(at: Site) -> None:
+        lifetime = await at.service.start("work")  # no worker is there, and no group yet: the bus drops it
+        await at.clock.sleep(1)
+        await at.worker()
+        await at.service.wait(lifetime.lifetime_id)
+        (done,) = [e for e in await at.entries(lifetime.lifetime_id) if isinstance(e, Execution)]
+        assert (done.status, done.attempt) == ("SUCCEEDED", 1)
+        assert at.clock.monotonic() < 2 * LEASE
+
+    play(Graph("work").start(work).final(work).bind(), scene)
+
+
+async def test_work_is_done_by_one_worker_and_once() -> None:
+    kv = MemoryKV(VirtualClock(asyncio.get_running_loop()))
+    one, other = Claims(kv, "one", LEASE), Claims(kv, "other", LEASE)
+    assert [await one.take("x"), await one.take("x"), await other.take("x")] == [True, True, False]
+    await one.release(["x"])
+    assert [await other.take("x"), await one.take("x")] == [True, False]
+
+
+def test_a_record_that_got_lost_is_published_again_and_user_code_is_not_called_again() -> None:
+    calls: list[int] = []
+
+    @task
+    async def work() -> str:
+        calls.append(1)
+        return "done"
+
+    async def scene(at: Site) -> None:
+        await at.clock.sleep(1)
+        at.tasks.pop(0).cancel()  # no Data Plane takes what the worker publishes; its group forgets it
+        await at.worker()
+        lifetime = await at.service.start("work")
+        await at.clock.sleep(1)
+        lost = await at.bus.subscribe(["data-plane.*"], "data-plane")
+        await lost.ack(await lost.receive(10))
+        await lost.close()
+        await at.planes.start()
+        at.tasks.append(asyncio.create_task(at.planes.run()))
+        await at.service.wait(lifetime.lifetime_id)
+        assert (await at.service.result(lifetime.lifetime_id)).result == "done"
+        assert calls == [1]
+
+    play(Graph("work").start(work).final(work).bind(), scene)
+
+
+def test_a_call_that_may_have_happened_is_unknown_until_somebody_says() -> None:
+    calls: list[int] = []
+
+    @task(effect="at_most_once")
+    async def pay() -> str:
+        calls.append(1)
+        await asyncio.sleep(10_000)
+        return "late"
+
+    async def scene(at: Site) -> None:
+        frozen, _ = await at.worker()
+        lifetime = await at.service.start("pay")
+        await at.clock.sleep(1)
+        frozen.alive.clear()
+        await at.worker()
+        while not (questions := await at.service.questions(on=("unknown",))):
+            await at.clock.sleep(1)
+        assert (await at.service.get(lifetime.lifetime_id)).status == "WAITING"
+        assert "may have run and nobody knows" in questions[0].prompt
+        await at.service.reconcile(lifetime.lifetime_id, result="paid", by="ann")
+        await at.service.wait(lifetime.lifetime_id)
+        assert (await at.service.result(lifetime.lifetime_id)).result == "paid"
+        assert calls == [1]
+        frozen.alive.set()
+        await at.clock.sleep(20_000)
+        entries = await at.entries(lifetime.lifetime_id)
+        assert [e.executor for e in entries if isinstance(e, Execution)] == ["reconcile:ann"]
+        assert [e.type for e in entries if isinstance(e, Event)][-1] == "superseded"
+        assert calls == [1]
+
+    play(Graph("pay").start(pay).final(pay).bind(), scene)
+
+
+def test_a_hook_settles_it_without_anybody() -> None:
+    said = iter(["did not happen", "paid"])
+    calls: list[str] = []
+
+    async def look() -> str:
+        answer = next(said)
+        if answer != "paid":
+            from tickwork import RetryableError
+
+            raise RetryableError(answer)
+        return answer
+
+    @task(effect="at_most_once", reconcile=look)
+    async def pay(ctx: Any) -> str:
+        calls.append(ctx.idempotency_key)
+        await asyncio.sleep(10_000)
+        return "late"
+
+    async def scene(at: Site) -> None:
+        first, _ = await at.worker()
+        lifetime = await at.service.start("pay")
+        await at.clock.sleep(1)
+        first.alive.clear()
+        second, _ = await at.worker()
+        while len(calls) < 2:
+            await at.clock.sleep(1)
+        second.alive.clear()
+        await at.worker()
+        await at.service.wait(lifetime.lifetime_id)
+        assert (await at.service.result(lifetime.lifetime_id)).result == "paid"
+        assert len(calls) == 2
+        assert calls[0] == calls[1]
+        kinds = [e.type if isinstance(e, Event) else e.status for e in await at.entries(lifetime.lifetime_id)]
+        assert kinds[1:] == ["intent", "unknown", "reconciled", "intent", "unknown", "SUCCEEDED", "completed"]
+
+    play(Graph("pay").start(pay).final(pay).bind(), scene)
+
+
+async def test_a_claim_is_judged_by_whether_it_changes() -> None:
+    class Hand(VirtualClock):
+        time = 0.0
+
+        def monotonic(self) -> float:
+            return self.time
+
+    clock = Hand(asyncio.get_running_loop())
+    kv = MemoryKV(VirtualClock(asyncio.get_running_loop()))
+    leases = Leases(kv, clock, 30)
+
+    async def look_at(time: float) -> str:
+        clock.time = time
+        leases.begin()
+        return await leases.look("x")
+
+    assert await look_at(0) == "unclear"
+    assert await look_at(10) == "unclear"
+    assert await look_at(15) == "absent"
+    await kv.put(claim_key("x"), claim_value("worker", 1))
+    assert [await look_at(t) for t in (16, 26, 36, 45.9)] == ["unclear", "alive", "alive", "alive"]
+    assert await look_at(46) == "lost"
+    await kv.put(claim_key("x"), claim_value("worker", 2))
+    assert await look_at(56) == "alive"
+    assert await look_at(200) == "unclear", "who was away for long begins anew: perhaps everybody was"
+    assert [await look_at(t) for t in (210, 220, 230)] == ["alive", "alive", "lost"]
