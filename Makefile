@@ -1,7 +1,9 @@
 # Every command that a developer or CI needs. `make` alone lists them.
 
 PYTHON ?= python3
-SEEDS ?= 5000
+SEEDS ?= 20000
+MINUTES ?= 12
+CORE_SEEDS ?= 5000
 SEED ?=
 
 VENV := .venv
@@ -15,10 +17,10 @@ SLOW := $(PY) -m pytest -m slow
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-all check format sim bench docs clean
+.PHONY: help setup demo test test-slow test-all check format sim sim-long sim-core crash-sweep faults bench docs clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.stamp-dev  ## make .venv with everything that a developer needs
 
@@ -43,8 +45,21 @@ format: setup  ## mend what ruff can mend by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-sim: setup  ## random lifetimes on the decision core: SEEDS=5000 of them, or one again with SEED=n
-	TICKWORK_SIM_SEEDS=$(SEEDS) $(if $(SEED),TICKWORK_SIM_SEED=$(SEED)) $(PY) -m pytest tests/simulation -q -n 2 --timeout 1800
+sim: setup  ## the whole engine under seeded faults, MINUTES=12 or SEEDS seeds of it; one again with its trace: SEED=n
+	$(PY) -m tickwork.testing.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds 0:$(SEEDS) --minutes $(MINUTES) --jobs 2)
+
+sim-long: setup  ## the same for 200,000 seeds: hours
+	$(PY) -m tickwork.testing.simulation --seeds 0:200000 --jobs 2
+
+sim-core: setup  ## random lifetimes on the decision core alone: CORE_SEEDS=5000 of them, or one again with SEED=n
+	TICKWORK_SIM_SEEDS=$(CORE_SEEDS) $(if $(SEED),TICKWORK_SIM_SEED=$(SEED)) $(PY) -m pytest tests/simulation/test_core.py tests/simulation/test_waits.py -q -n 2 --timeout 1800
+
+crash-sweep: setup  ## kill, freeze and fail real processes at every named point: all cells, then 1,000 kills
+	$(PY) -m tests.acceptance.crash_sweep --cells all --jobs 2
+	$(PY) -m tests.acceptance.crash_sweep --kills 1000 --jobs 2
+
+faults: setup  ## the fault report: the same kills for Tickwork and the peers that are installed (pip install -e '.[bench]')
+	$(PY) -m benchmarks.faults
 
 bench: setup  ## measure this machine: workloads, the floor, the ratio
 	$(PY) -m benchmarks local

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(METRICS)}; with `peers` also engines: {', '.join([*side_by_side.OWN, *PEERS])}",
     )
     parser.add_argument("--reps", type=int, default=3, metavar="N", help="repetitions of each figure (default 3)")
-    parser.add_argument("--long", action="store_true", help="W6 with 20,000 cycles instead of 2,000")
+    parser.add_argument("--long", action="store_true", help="W6: 20,000 cycles, not 2,000; W7: 50,000 that wait")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="sizes times X, to try it out")
     return parser
 

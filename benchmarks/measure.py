@@ -60,6 +60,19 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     "W4": (Metric("tasks/s", "1/s", 10_000),),
     "W5": (Metric("calls repeated", "calls", 1, at_most=True), Metric("going on after", "s", 1.0, at_most=True)),
     "W6": (Metric("last tenth / first", "", 0.9), Metric("bytes/step", "B", 450, at_most=True)),
+    "W7": (
+        Metric("loops/s", "1/s", 490),
+        Metric("loop p50", "ms"),
+        Metric("loop p99", "ms", 50, at_most=True),
+        Metric("loop p999", "ms"),
+        Metric("loop max", "ms"),
+        Metric("p99 from return", "ms"),
+        Metric("B/waiting", "B", 2_000, at_most=True),
+        Metric("B/one more", "B"),
+        Metric("B/after restart", "B", 2_000, at_most=True),
+        Metric("list 50", "ms"),
+        Metric("answer to end", "ms"),
+    ),
     "start": (
         Metric("import tickwork", "ms", 150, at_most=True),
         Metric("tickwork --help", "ms", 250, at_most=True),
@@ -88,6 +101,10 @@ class Sizes(msgspec.Struct, kw_only=True):
             job.cycles = self._part(100)
         elif workload == "W6":
             job.cycles = self._part(20_000 if self.long else 2_000)
+        elif workload == "W7":
+            # As many loops a second at every scale: fewer lifetimes think less long.
+            job.runs, job.seconds = self._part(10_000), 20.0 * self.scale
+            job.waiting = self._part(50_000 if self.long else 10_000)
         return job
 
     def _part(self, whole: int) -> int:
@@ -107,12 +124,13 @@ def measure(workloads: Sequence[str], reps: int, sizes: Sizes) -> Iterator[Row]:
                 job.engine = engine
                 found[engine].append(repetition(job))
         for metric in METRICS[workload]:
-            values, floors = ([figures[metric.name] for figures in found[name]] for name in ENGINES)
+            values, floors = ([f[metric.name] for f in found[name] if metric.name in f] for name in ENGINES)
             yield _row(workload, metric, values, floors)
 
 
 def _row(workload: str, metric: Metric, values: list[float], floors: list[float]) -> Row:
-    value, floor = statistics.median(values), statistics.median(floors)
+    value = statistics.median(values)
+    floor = statistics.median(floors) if floors else None  # it has no lifetimes that wait
     ratio = value / floor if floor else None
     low, high = min(values), max(values)
     row = Row(workload=workload, metric=metric.name, value=value, unit=metric.unit, low=low, high=high)
@@ -134,10 +152,20 @@ def repetition(job: Job) -> dict[str, float]:
             first = _process(msgspec.structs.replace(job, workload="W5-kill"))
             if first.returncode != -signal.SIGKILL:
                 raise RuntimeError(f"W5: the first process was to kill itself, but: {first.stderr or first.stdout}")
-        done = _process(job)
-        if done.returncode != 0:
-            raise RuntimeError(f"{job.workload} on {job.engine} failed:\n{done.stderr}")
-        return msgspec.json.decode(done.stdout, type=dict[str, float])
+        figures: dict[str, float] = {}
+        for stage in _stages(job):
+            done = _process(msgspec.structs.replace(job, workload=stage))
+            if done.returncode != 0:
+                raise RuntimeError(f"{stage} on {job.engine} failed:\n{done.stderr}")
+            figures |= msgspec.json.decode(done.stdout, type=dict[str, float])
+        return figures
+
+
+def _stages(job: Job) -> tuple[str, ...]:
+    """The processes, one after the other, that measure a workload."""
+    if job.workload != "W7":
+        return (job.workload,)
+    return ("W7-loops",) if job.engine == "floor" else ("W7-loops", "W7-waits", "W7-restart")
 
 
 def _quietest_core() -> int | None:

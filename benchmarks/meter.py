@@ -51,6 +51,14 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now (Linux; elsewhere the most that it has held)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return int(peak_mb() * 1024 * 1024)
+
+
 def bytes_in(folder: Path) -> int:
     """Bytes of all files below a folder. Close the databases first: that folds their write-ahead logs in."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -28,6 +29,7 @@ class Job(msgspec.Struct, kw_only=True):
     cycles: int = 0
     width: int = 0
     seconds: float = 0.0
+    waiting: int = 0
     spawned_at: float = 0.0
 
 
@@ -149,11 +151,24 @@ def _all_called(calls: int) -> None:
 WORKLOADS = {"W1": line, "W2": many, "W3": many, "W4": fan, "W5": go_on, "W5-kill": kill, "W6": long}
 
 
+def _stage(workload: str) -> Callable[[Job], Awaitable[Figures]]:
+    """What measures a workload, or a part of W7."""
+    if workload in WORKLOADS:
+        return WORKLOADS[workload]
+    from benchmarks.concurrent import STAGES  # imports Tickwork, which would weigh on the memory of the others
+
+    return STAGES[workload]
+
+
+async def _figures(job: Job) -> Figures:
+    return await _stage(job.workload)(job)
+
+
 def main() -> None:
     job = msgspec.json.decode(sys.argv[1], type=Job)
     if job.core is not None:
         os.sched_setaffinity(0, {job.core})
-    figures = asyncio.run(WORKLOADS[job.workload](job))
+    figures = asyncio.run(_figures(job))
     print(msgspec.json.encode(figures).decode(), flush=True)
     # Some peers leave threads behind that would keep the process.
     os._exit(0)

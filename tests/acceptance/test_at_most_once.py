@@ -208,16 +208,7 @@ def test_a_process_that_dies_before_user_code_is_called(tmp_path: Path, topic: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "effect",
-    [
-        "idempotent",
-        pytest.param(
-            "at_most_once",
-            marks=pytest.mark.xfail(strict=True, reason="what the hook lets run again does not count as lost"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("effect", ["idempotent", "at_most_once"])
 def test_what_kills_its_process_every_time_is_parked(tmp_path: Path, effect: str) -> None:
     shop = Shop(tmp_path, 'raise RetryableError("it did not happen")' if effect == "at_most_once" else "", effect)
     shop.deadly.touch()

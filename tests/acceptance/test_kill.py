@@ -33,6 +33,8 @@ from tickwork.runtime import Runtime
 ROOT = Path(__file__).resolve().parents[2]
 Logs = dict[str, list[LogEntry]]
 
+SEED = int(os.environ.get("TICKWORK_KILL_SEED", "1"))  # read here: each test clears TICKWORK_* from its environment
+
 
 class Batch:
     """A home with a batch of lifetimes, the ledger, and what is known from the lives so far."""
@@ -137,7 +139,10 @@ def check(batch: Batch) -> None:
         assert len({e.exec_id for e in done}) == len(done)
         _, counts = SHAPES[lifetime.graph_name]
         lost = [e for e in done if e.error is not None and e.error.type == "LeaseExpired"]
-        assert Counter(e.status for e in done if e not in lost) == counts, lifetime.graph_name
+        found = Counter(e.status for e in done if e not in lost)
+        # A lost attempt takes the number of one that would have failed by itself.
+        assert counts.get("FAILED", 0) - len(lost) <= found.pop("FAILED", 0) <= counts.get("FAILED", 0)
+        assert found == {s: n for s, n in counts.items() if s != "FAILED"}, lifetime.graph_name
     for exec_id, times in Counter(call[1] for call in batch.calls()).items():
         assert times <= 1 + batch.hits[exec_id], f"{exec_id} was called {times} times, hit {batch.hits[exec_id]} times"
     asyncio.run(_check_results(batch))
@@ -163,7 +168,7 @@ def test_ten_runs_killed_at_random_moments_complete(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_a_hundred_runs_killed_at_random_moments_complete(tmp_path: Path) -> None:
     """Batches of twenty until a hundred lifetimes were killed on their way; TICKWORK_KILL_SEED gives other moments."""
-    seed = 1_000 * int(os.environ.get("TICKWORK_KILL_SEED", "1"))
+    seed = 1_000 * SEED
     killed = kills = hits = 0
     while killed < 100:
         batch = Batch(tmp_path / str(seed), runs=20, seed=seed)

@@ -189,6 +189,7 @@ def events(draw: st.DrawFn) -> Event:
         "lifetime_id": words,
         "seq": counts,
         "replaced": st.booleans(),
+        "into": st.just(LIFETIME.lifetime_id),
     }
     data = draw(st.fixed_dictionaries({}, optional=fields)) | draw(new_fields)
     if kind == "started":

@@ -21,8 +21,10 @@ from tickwork.model.records import Error, Event, Execution, LogEntry, Next, json
 from tickwork.model.validation import validate
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.projection import project
+from tickwork.orchestrator.replay import replay
 from tickwork.orchestrator.state import CancelRunning, Dispatch, LifetimeState, Record, Visit
 from tickwork.orchestrator.topology import Topology
+from tickwork.orchestrator.waits import decided_wait
 
 SEEDS = range(int(os.environ.get("TICKWORK_SIM_SEEDS", "300")))
 CHAOS = 250
@@ -157,13 +159,7 @@ class Chaos:
         elif node.child is not None:
             self.children.setdefault(visit.exec_id, visit)
         else:
-            data = {"exec_id": visit.exec_id, "node": visit.node, "branch": visit.branch, "since": 0, "on": "human"}
-            if node.signal is not None:
-                data |= {"on": "signal", "name": node.signal.name}
-            if visit.due is not None:
-                data["deadline"] = visit.due
-            event = Event(f"waiting:{visit.exec_id}", "waiting", data)
-            self.queue.append((event,))
+            self.queue.append((Event(f"waiting:{visit.exec_id}", "waiting", decided_wait(self.state, visit)),))
 
     def crash(self) -> None:
         """The process dies, and another one takes the lifetime up from its log."""
@@ -364,6 +360,9 @@ def play(seed: int) -> Chaos:
         if not world.step(healed=False):
             break
     world.to_the_end()
+    found = replay(world.topology, world.log, lifetime_id=LIFETIME)
+    assert found.divergence is None, found.divergence
+    assert found.ended
     ends = [e for e in world.log if isinstance(e.entry, Event) and e.entry.type in ("completed", "failed", "aborted")]
     assert len(ends) == 1
     assert world.log[-1] is ends[0]

@@ -178,9 +178,10 @@ class EventData(Part):
     worker: Annotated[str | UnsetType, Meta(description="intent, unknown: the worker of the call.")] = UNSET
     action: Annotated[str | UnsetType, Meta(description="reconciled: retry or ask.")] = UNSET
     execution: Annotated[ExecutionRecord | UnsetType, Meta(description="superseded: what came too late.")] = UNSET
-    lifetime_id: Annotated[str | UnsetType, Meta(description="forked: the lifetime it came from.")] = UNSET
+    lifetime_id: Annotated[str | UnsetType, Meta(description="started: its own. forked: where it came from.")] = UNSET
     seq: Annotated[Count | UnsetType, Meta(description="forked: how many entries both share.")] = UNSET
     replaced: Annotated[bool | UnsetType, Meta(description="forked: whether exec_id has another result.")] = UNSET
+    into: Annotated[str | UnsetType, Meta(description="forked: the lifetime that begins here.")] = UNSET
 
 
 class LifetimeEventRecord(Part):

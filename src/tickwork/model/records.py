@@ -118,7 +118,8 @@ class Execution(msgspec.Struct, array_like=True, tag_field="tag", tag="x", gc=Fa
 class Event(msgspec.Struct, array_like=True, tag_field="tag", tag="e", gc=False):
     """Something that happened to the lifetime as a whole. `id` is unique in the lifetime; `data` by type:
 
-    started         graph {name, version, digest}, input (payload), labels, parent (lifetime, visit) for a child
+    started         lifetime_id, graph {name, version, digest}, input (payload), labels, parent (lifetime, visit) for a
+                    child
     waiting         the headers of the execution that waits, on ("human" | "signal" | "unknown" | "poison"), prompt,
                     answer_schema, deadline, who, name (of the signal), graph
     signalled       name, payload, by
@@ -134,7 +135,8 @@ class Event(msgspec.Struct, array_like=True, tag_field="tag", tag="e", gc=False)
     unknown         exec_id, reason: nobody can tell by himself whether that call had its effect
     reconciled      exec_id, action ("retry": it did not happen | "ask": only a person can tell), reason, by
     superseded      exec_id, execution: a result that came after another one was recorded; kept, and applied to nothing
-    forked          lifetime_id, seq (entries shared with it), exec_id, by, replaced (whether that result is another)
+    forked          lifetime_id, seq (entries shared with it), exec_id, into (the id from here on), labels, by, replaced
+                    (whether that result is another)
     """
 
     id: str

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from tickwork.model.graph import AgentGraph, Edge, Limits, Node, Part
+from tickwork.model.graph import AgentGraph, Edge, Limits, Node, Part, fields_of
 from tickwork.model.words import nearest, shown
 
 Told = Callable[[str, str, str], None]
@@ -79,7 +79,7 @@ def _sound(part: Any, struct: type[P], path: str, tell: Told) -> P | None:
         tell(path, f"has to be a {what}, not {_shown(part)}", f"make it with {what}(...)")
         return None
     mended: dict[str, Any] = {}
-    for field in msgspec.structs.fields(struct):
+    for field in fields_of(struct):
         held = getattr(part, field.name)
         kept = _kept(held, field.type, _default(field), f"{path}.{field.name}", tell)
         if kept is not held:

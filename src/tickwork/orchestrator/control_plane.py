@@ -117,6 +117,7 @@ class ControlPlane:
         Raises the error when it concerns everybody: the store is gone. Then, too, the state is made again from the
         log, for nobody knows how much of what it demands was done.
         """
+        family = (lifetime_id, *self._ancestors(self._held(lifetime_id)))
         self._moving.pop(lifetime_id, None)
         self._idle.pop(lifetime_id, None)
         self._leave(lifetime_id)
@@ -125,7 +126,8 @@ class ControlPlane:
         self.counts["stuck"] += 1
         log.error("lifetime %s cannot go on: %s", lifetime_id, error, exc_info=not isinstance(error, TickworkError))
         for listener in self.on_stuck:
-            listener(lifetime_id, error)
+            for member in family:  # a parent cannot go on without its child
+                listener(member, error)
 
     async def _bury(self, delivery: Delivery, why: str) -> None:
         headers = {
@@ -339,11 +341,17 @@ class ControlPlane:
 
     def _tell_idle(self, state: LifetimeState) -> None:
         """Says that this lifetime does nothing by itself now, to those who wait for it or for one of its parents."""
-        known: LifetimeState | None = state
-        while known is not None:
+        for member in (state.lifetime_id, *self._ancestors(state)):
             for listener in self.on_idle:
-                listener(known.lifetime_id)
-            known = self._held(known.parent[0]) if known.parent is not None else None
+                listener(member)
+
+    def _ancestors(self, state: LifetimeState | None) -> list[str]:
+        """Who waits for this lifetime: its parent, the parent's parent, as far as they are held here."""
+        found = []
+        while state is not None and state.parent is not None:
+            found.append(state.parent[0])
+            state = self._held(state.parent[0])
+        return found
 
 
 def _asked(state: LifetimeState) -> bool:

@@ -48,6 +48,7 @@ class Leases:
 
     async def look(self, exec_id: str) -> Verdict:
         """`alive`: its worker beats; `lost`: it has stopped; `absent`: nobody has it; `unclear`: look again later."""
+        self.begin()  # this process may be frozen in the middle of a round, too
         now = self._clock.monotonic()
         try:
             value = await self._kv.get(claim_key(exec_id))

@@ -130,7 +130,10 @@ def reconcile(state: LifetimeState, unknown: Visit, action: str, out: list[Comma
         send(state, unknown, out)
     elif action == "retry":
         del state.open[unknown.exec_id]
-        send(state, next_attempt(state, unknown), out)
+        if unknown.trouble:
+            send(state, next_attempt(state, unknown), out)
+        else:
+            lose(state, unknown, out)  # by its hook, so nobody has looked: it may be what ends its workers
     elif unknown.phase == "reconciling":
         unknown.phase, unknown.trouble = "waiting", "unknown"
         send(state, unknown, out)

@@ -341,7 +341,7 @@ class Transaction:
         ends = projection.status in TERMINAL
         as_of = unit.last_seq if projection.as_of is None else projection.as_of
         finished_at = unit.at if ends else None
-        row = (projection.status, as_of, projection.reason, unit.at, finished_at, unit.lid, as_of)
+        row = (projection.status, as_of, projection.reason, unit.at, finished_at, unit.lid)
         if self._execute(self._sql["update_status"], row).rowcount and ends:
             self._execute(self._sql["delete_timers"], (unit.lid,))
             self._execute(self._sql["delete_questions"], (unit.lid,))
