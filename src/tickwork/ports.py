@@ -154,7 +154,7 @@ class Appended(msgspec.Struct, gc=False):
     differs: tuple[int, ...] = ()
     """Indexes of duplicates whose recorded entry has other bytes."""
     stale: bool = False
-    """`expect` did not hold any more: nothing was done."""
+    """`expect` did not hold any more, or the lifetime has ended: nothing was done."""
 
 
 class StateStore(Protocol):
@@ -196,6 +196,7 @@ class StateStore(Protocol):
 
         A duplicate entry id is dropped and consumes no seq. An Append that is refused does not fail its neighbours.
         The projection of an Append is applied in the same transaction, also when all its entries are duplicates.
+        Of a lifetime that has ended only `superseded` entries are recorded; other new ones are dropped (`stale`).
         A lifetime that was asked to abort does not become PAUSED any more.
         An Append may have no entries and only a projection. `at` never decreases inside a lifetime. With `expect`, an
         Append is done wholly or, when the lifetime's last seq is another, not at all (`stale`).
@@ -227,8 +228,11 @@ class StateStore(Protocol):
         """
         ...
 
-    async def due_timers(self, now: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
-        """Timers of all tenants with due <= `now`, earliest first; and when the next one after those is due."""
+    async def due_timers(self, ahead: int = 0, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        """Timers of all tenants that are due, earliest first; and how long (us) it is until the next one after those.
+
+        By the store's own clock, so that no sweeper fires one early; `ahead`: also those due within so many us.
+        """
         ...
 
     async def questions(

@@ -206,7 +206,6 @@ class Service:
             listed = ", ".join(sorted(known)) or "none"
             raise UsageError(f"graph `{lifetime.graph_name}` waits for no signal `{name}`; its signals: {listed}")
         stored = await self._payload(tenant, payload, "the signal's payload")
-        await self._open(lifetime_id, tenant)  # again: a large payload takes its time
         data = {"name": name, "payload": msgspec.to_builtins(stored, builtin_types=(bytes,)), "by": by}
         await self._tell(lifetime, self._event("signalled", data))
         return await self.get(lifetime.lifetime_id, tenant=tenant)
@@ -255,7 +254,6 @@ class Service:
             check_answer(question, payload)
         stored = await self._payload(tenant, payload, "the answer")
         done = await self._answered(lifetime, question, stored, by)
-        await self._open(lifetime.lifetime_id, tenant)  # again: a large answer takes its time
         appended = await self._tell(lifetime, done)
         if appended is None:
             raise AlreadyEnded(f"`{question.node}` was answered a moment ago; the first answer counts")
@@ -391,7 +389,7 @@ class Service:
         status: LifetimeStatus | None = None,
         reason: str | None = None,
     ) -> int | None:
-        """Has one entry recorded: its seq, or None when it was there before."""
+        """Has one entry recorded: its seq, or None when it was there before. Raises AlreadyEnded."""
         if isinstance(entry, Event):
             check_words(entry.data.get("reason") or "", entry.data.get("by") or "")
         else:
@@ -401,6 +399,8 @@ class Service:
         (appended,) = await self._data_plane.record([append])
         if appended.error is not None:
             raise Conflict(f"lifetime {lifetime.lifetime_id}: {appended.error}")
+        if appended.stale:
+            await self._open(lifetime.lifetime_id, lifetime.tenant_id)  # it has ended meanwhile, and this says how
         return appended.seqs[0]
 
     async def _payload(self, tenant: str, value: Any, what: str) -> Payload:

@@ -32,7 +32,7 @@ from tickwork.model import messages
 from tickwork.model.claims import LEASE
 from tickwork.model.lifetime import Projection
 from tickwork.model.messages import Append, Cancel, Receipt
-from tickwork.model.records import Error, intent
+from tickwork.model.records import Error, Execution, intent
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
@@ -405,7 +405,8 @@ def _append(attempt: Attempt, entry: Entry) -> Append:
     message = attempt.message
     projection = None
     if message.effect == "at_most_once":
-        projection = Projection("RUNNING", questions_closed=(message.exec_id,))
+        closed = (message.exec_id,) if isinstance(entry, Execution) else ()
+        projection = Projection("RUNNING", questions_closed=closed)
     return Append(message.tenant_id, message.lifetime_id, (entry,), projection)
 
 

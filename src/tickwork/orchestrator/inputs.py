@@ -22,17 +22,33 @@ CACHE_BYTES = 4 * 1024 * 1024
 """Payload bytes of recent entries kept in memory, so that the hot path reads nothing back."""
 
 
+LATEST = 64
+"""Entries kept of the lifetime that has its turn."""
+
+
 class EntryCache:
-    """Recent entries by (lifetime, seq), oldest out first; what is missing is read from the store."""
+    """Recent entries by (lifetime, seq), oldest out first; what is missing is read from the store.
+
+    An entry outside any fan-out group is wanted for the step that it leads to, and then hardly ever again: it is kept
+    until the next lifetime has its turn. One inside a group is kept longer, for the JOIN.
+    """
 
     def __init__(self, store: StateStore, blobs: BlobStore, limit: int = CACHE_BYTES) -> None:
         self._store, self._blobs = store, blobs
         self._limit = limit
         self._bytes = 0
         self._kept: OrderedDict[tuple[str, int], Execution | Event] = OrderedDict()
+        self._latest: dict[int, Execution | Event] = {}
+        self._whose = ""
 
     def put(self, lifetime_id: str, seq: int, entry: Execution | Event) -> None:
         """Remembers an entry that carries its payload."""
+        if lifetime_id != self._whose or len(self._latest) >= LATEST:
+            self._whose = lifetime_id
+            self._latest = {}
+        self._latest[seq] = entry
+        if type(entry) is not Execution or not entry.branch:
+            return
         self._kept[lifetime_id, seq] = entry
         self._bytes += _weight(entry)
         while self._bytes > self._limit:
@@ -41,6 +57,8 @@ class EntryCache:
 
     def peek(self, lifetime_id: str, seq: int) -> Execution | Event | None:
         """The entry if it is in memory."""
+        if lifetime_id == self._whose and (latest := self._latest.get(seq)) is not None:
+            return latest
         return self._kept.get((lifetime_id, seq))
 
     async def entries(self, state: LifetimeState, seqs: tuple[int, ...]) -> list[Execution | Event]:

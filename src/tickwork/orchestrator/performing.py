@@ -32,6 +32,7 @@ from tickwork.ports import BusMessage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
     from tickwork.orchestrator.inputs import EntryCache
@@ -75,8 +76,9 @@ class Performer:
                 await self._tell_parent(state, command)
         ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
         status = ended
-        if ended is None and state.status != shown and not any(wakes(e) for e in entries):
-            status = state.status
+        now = _as_shown(state, entries)
+        if ended is None and now != shown and not any(wakes(e) for e in entries):
+            status = now
         if not entries and (status is None or state.ending is not None):
             return
         reason = state.ending.reason if ended and state.ending is not None else None
@@ -214,6 +216,22 @@ _TROUBLE = {
     ),
 }
 """What a person is asked about a visit in trouble."""
+
+
+def _as_shown(state: LifetimeState, entries: Sequence[Entry]) -> LifetimeStatus:
+    """The status for lists. While something is decided that neither the log shows nor these entries say, the lifetime
+    has something to do: whoever looks for such lifetimes has to find it, should this process die."""
+    status = state.status
+    if status not in ("WAITING", "PAUSED"):
+        return status
+    said = {entry.entry_id for entry in entries}
+    if any(entry_id not in said for entry_id in state.pending):
+        return "RUNNING"
+    if status == "WAITING":
+        for visit in state.open.values():
+            if visit.phase == "waiting" and not visit.asked and f"waiting:{visit.exec_id}" not in said:
+                return "RUNNING"
+    return status
 
 
 def _is_end(entry: Entry) -> bool:

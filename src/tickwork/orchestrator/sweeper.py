@@ -57,8 +57,8 @@ class Sweeper:
         self._next_due: int | None = None
         self._woken = asyncio.Event()
         self._every = leases.lease / BEATS
-        self._still: dict[str, tuple[int, float]] = {}
-        """The seq at which a lifetime was seen first, and when, on the monotonic clock."""
+        self._still: dict[str, tuple[int, float, float]] = {}
+        """Of a lifetime that may need a recheck: its seq, since when it has that, and since when it may need one."""
         self._swept = clock.monotonic()
         self.counts = {"timers_fired": 0, "taken_up": 0, "failed_sweeps": 0}
 
@@ -73,9 +73,10 @@ class Sweeper:
         while True:
             self._woken.clear()
             self._next_due = None
-            due = None
+            wait = LONGEST_SLEEP
             try:
-                due = await self.run_once()
+                left = await self.run_once()
+                wait = LONGEST_SLEEP if left is None else min(left / 1e6, LONGEST_SLEEP)
                 if self._clock.monotonic() - self._swept >= self._every:
                     await self.sweep()
                     self._swept = self._clock.monotonic()
@@ -84,25 +85,23 @@ class Sweeper:
             except StorageError as error:
                 self.counts["failed_sweeps"] += 1
                 log.warning("a sweep failed and is made again: %s", error)
-            if self._next_due is None or (due is not None and due < self._next_due):
-                self._next_due = due
-            now = self._clock.now()
-            wait = LONGEST_SLEEP if self._next_due is None else min(max(self._next_due - now, 0) / 1e6, LONGEST_SLEEP)
+            if self._next_due is not None:  # set meanwhile
+                wait = min(wait, max(self._next_due - self._clock.now(), 0) / 1e6)
+            self._next_due = self._clock.now() + round(wait * 1e6)
             await self._sleep(min(wait, self._every))
 
     async def run_once(self) -> int | None:
-        """Fires what is due; returns when (us) the next timer is due, None if there is none."""
+        """Fires what is due by the store's clock; returns how long (us) it is to the next timer, None without one."""
         while True:
-            now = self._clock.now()
             # Of a store that others left full of due timers ours may be the last.
-            due, later = await self._store.due_timers(now, OF_ALL if self._own else 1000)
+            due, later = await self._store.due_timers(limit=OF_ALL if self._own else 1000)
             if self._own:
                 due = [timer for timer in due if self._control_plane.holds(timer.lifetime_id)]
             if not due:
                 return later
             results = await self._data_plane.record([_fired(timer) for timer in due])
             self.counts["timers_fired"] += len(due)
-            if all(appended.error is not None for appended in results):
+            if all(appended.error is not None or appended.stale for appended in results):
                 return later  # refused: at the next sweep, not at once
 
     async def sweep(self) -> None:
@@ -111,12 +110,15 @@ class Sweeper:
         now = self._clock.monotonic()
         quiet = self._control_plane.quiet()
         still = {}
+        lease = self._leases.lease
         for lifetime_id, seq, _ in quiet:
-            known = self._still.get(lifetime_id)
-            still[lifetime_id] = known if known is not None and known[0] == seq else (seq, now)
+            known = self._still.get(lifetime_id, (seq, now, now))
+            still[lifetime_id] = known if known[0] == seq else (seq, now, known[2])
         self._still = still
-        for lifetime_id, (_, since) in still.items():
-            if now - since >= self._leases.lease / 2:
+        for lifetime_id, (seq, since, first) in still.items():
+            # One branch that moves all the time must not hide another that stands still.
+            if now - since >= lease / 2 or now - first >= 2 * lease:
+                still[lifetime_id] = (seq, since, now)
                 await self._control_plane.recheck(lifetime_id, self._leases)
         self._leases.keep({exec_id for _, _, sent in quiet for exec_id in sent})
         if not self._own:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tickwork.errors import GraphConflict
 from tickwork.model.records import Event
@@ -20,6 +20,10 @@ from tickwork.testing.conformance.specimens import (
     timer,
 )
 from tickwork.testing.conformance.state_log import LogConformance
+
+if TYPE_CHECKING:
+    from tickwork.model.lifetime import TimerRow
+    from tickwork.ports import StateStore
 
 
 class StateStoreConformance(LogConformance):
@@ -108,41 +112,51 @@ class StateStoreConformance(LogConformance):
             end = (await store.append([append(life, execution(life, 1), status="COMPLETED")]))[0]
             self.clock.advance(5)
             late = append(life, execution(life, 2), status="FAILED", reason="late", **rows)
-            equal((await store.append([late]))[0].seqs, (3,), "late entries are recorded")
+            answer = (await store.append([late]))[0]
+            equal((answer.seqs, answer.stale), ((None,), True), "late entries are not recorded")
+            again = (await store.append([append(life, execution(life, 1), status="RUNNING")]))[0]
+            equal((again.seqs, again.stale, again.differs), ((None,), False, ()), "a duplicate is one, also then")
+            superseded = Event("superseded:x", "superseded", {})
+            equal((await store.append([append(life, superseded)]))[0].seqs, (3,), "what is superseded is kept")
             now = (await store.get_lifetime("acme", life.lifetime_id))[0]
             equal((now.status, now.reason, now.finished_at), ("COMPLETED", None, end.at), "the end stands")
-            timers, _ = await store.due_timers(BEGAN + 1)
+            timers, _ = await self.due(store, BEGAN + 1)
             equal([t.lifetime_id for t in timers], [other.lifetime_id], "its timers are gone, another's are not")
             open_questions = await store.questions("acme")
             equal([q.lifetime_id for q in open_questions], [other.lifetime_id], "so are its questions")
             equal([x.lifetime_id for x in await store.open_lifetimes()], [other.lifetime_id], "it is not open")
 
+    async def due(self, store: StateStore, at: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        """The timers due at `at` (us), and when the next one after them is."""
+        timers, wait = await store.due_timers(at - self.clock.now(), limit)
+        return timers, None if wait is None else self.clock.now() + wait
+
     async def test_timers_come_by_their_time(self) -> None:
         """Earliest first, of all tenants; setting one again moves it; the next one's time is told."""
         async with self.opened() as store:
             one, two = await self.made(store, 1), await self.made(store, 2, "umbrella")
-            equal(await store.due_timers(BEGAN), ([], None), "no timers, none to come")
+            equal(await self.due(store, BEGAN), ([], None), "no timers, none to come")
             await store.append(
                 [
                     append(one, timers_set=(timer(one, "a", BEGAN + 30), timer(one, "b", BEGAN + 10))),
                     append(two, timers_set=(timer(two, "c", BEGAN + 20), timer(two, "d", BEGAN + 90))),
                 ]
             )
-            due, following = await store.due_timers(BEGAN + 30)
+            due, following = await self.due(store, BEGAN + 30)
             equal(
                 due, [timer(one, "b", BEGAN + 10), timer(two, "c", BEGAN + 20), timer(one, "a", BEGAN + 30)], "by time"
             )
             equal(following, BEGAN + 90, "the next one's time is told")
-            equal(await store.due_timers(BEGAN + 5), ([], BEGAN + 10), "also when none is due")
-            due, following = await store.due_timers(BEGAN + 30, limit=1)
+            equal(await self.due(store, BEGAN + 5), ([], BEGAN + 10), "also when none is due")
+            due, following = await self.due(store, BEGAN + 30, limit=1)
             equal(
                 ([t.timer_id for t in due], following), (["b"], BEGAN + 20), "a limit leaves the rest for the next time"
             )
             await store.append([append(one, timers_set=(timer(one, "a", BEGAN + 5),), timers_cleared=("b", "unknown"))])
-            due, following = await store.due_timers(BEGAN + 25)
+            due, following = await self.due(store, BEGAN + 25)
             equal([t.timer_id for t in due], ["a", "c"], "a timer set again moves, a cleared one is gone")
             await store.append([append(one, timers_cleared=("c",))])
-            equal(len((await store.due_timers(BEGAN + 25))[0]), 2, "another lifetime's timer cannot be cleared")
+            equal(len((await self.due(store, BEGAN + 25))[0]), 2, "another lifetime's timer cannot be cleared")
 
     async def test_questions_are_kept_until_closed(self) -> None:
         """Oldest first, for the tenant or one lifetime; opening again replaces."""

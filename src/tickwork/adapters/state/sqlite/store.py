@@ -185,11 +185,12 @@ class SqliteStore:
         wanted = {"after": after, "limit": limit, "status": status, "untouched_since": untouched_since}
         return [lifetime_from(row) for row in self._rows("open_lifetimes", wanted)]
 
-    async def due_timers(self, now: int, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
-        """Timers with due <= `now`, earliest first; and when the next one after those is due."""
+    async def due_timers(self, ahead: int = 0, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        """Timers that are due (or will be, `ahead` us from now), earliest first; and how long it is to the next one."""
+        now = self._clock.now()
         timers = [TimerRow(*row) for row in self._rows("due_timers", (limit + 1,))]
-        due = [timer for timer in timers[:limit] if timer.due <= now]
-        return due, timers[len(due)].due if len(timers) > len(due) else None
+        due = [timer for timer in timers[:limit] if timer.due <= now + ahead]
+        return due, max(timers[len(due)].due - now, 0) if len(timers) > len(due) else None
 
     async def questions(
         self, tenant_id: str, lifetime_id: str | None = None, limit: int = 1000, *, on: str | None = None

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tickwork.model.messages import Append
     from tickwork.ports import StoredGraph
 
+SUPERSEDED = "superseded:"
+"""How the ids of entries begin that may come after the end."""
+
 HEADS = 20_000
 """Lifetimes whose last seq is remembered; others are looked up when they are next written to."""
 
@@ -52,13 +55,14 @@ ROW_ERRORS = (
 class Head:
     """Where a lifetime's log stands."""
 
-    __slots__ = ("at", "lid", "seq", "tenant")
+    __slots__ = ("at", "ended", "lid", "seq", "tenant")
 
-    def __init__(self, lid: int, tenant: str, seq: int, at: int) -> None:
+    def __init__(self, lid: int, tenant: str, seq: int, at: int, ended: int = 0) -> None:
         self.lid = lid
         self.tenant = tenant
         self.seq = seq
         self.at = at
+        self.ended = bool(ended)
 
 
 @final
@@ -68,7 +72,7 @@ class AppendUnit:
     `ats` is when each entry was recorded, for the history that a new lifetime begins with; else it is now.
     """
 
-    __slots__ = ("append", "at", "ats", "differs", "error", "last_seq", "lid", "rows", "seqs", "stale")
+    __slots__ = ("append", "at", "ats", "differs", "ended", "error", "last_seq", "lid", "rows", "seqs", "stale")
 
     def __init__(
         self,
@@ -87,12 +91,13 @@ class AppendUnit:
         self.seqs: tuple[int | None, ...] = ()
         self.differs: tuple[int, ...] = ()
         self.stale = False
+        self.ended = False
+        """It came after the end of its lifetime."""
 
     def outcome(self) -> Appended:
         """What the store answers."""
-        if self.error is not None or self.stale:
-            return Appended((None,) * len(self.append.entries), self.at, self.error, self.last_seq, (), self.stale)
-        return Appended(self.seqs, self.at, None, self.last_seq, self.differs)
+        seqs = self.seqs or (None,) * len(self.append.entries)
+        return Appended(seqs, self.at, self.error, self.last_seq, self.differs, self.stale)
 
 
 @final
@@ -202,7 +207,7 @@ class Transaction:
             self._number(appends[-1], now, values)
         self._insert(values)
         for append in appends:
-            if append.append.projection is not None and append.error is None and not append.stale:
+            if append.append.projection is not None and append.error is None and not (append.stale or append.ended):
                 self._project(append, append.append.projection)
 
     def _number(self, unit: AppendUnit, now: int, values: list[Any]) -> None:
@@ -285,9 +290,27 @@ class Transaction:
         if unit.stale or unit.error is not None:
             return None
         unit.at = max(head.at, now)
+        if head.ended and not all(entry_id.startswith(SUPERSEDED) for entry_id, _ in unit.rows):
+            self._too_late(unit, head)
+            return None
         if unit.rows:
             head.at = unit.ats[-1] if unit.ats else unit.at
+            projection = append.projection
+            head.ended = head.ended or (projection is not None and projection.status in TERMINAL)
         return head
+
+    def _too_late(self, unit: AppendUnit, head: Head) -> None:
+        """After the end nothing is recorded but what was superseded. What is a duplicate is found to be one."""
+        differs: list[int] = []
+        for index, (entry_id, body) in enumerate(unit.rows):
+            found = self._execute(self._sql["compare_entry"], (body, head.lid, entry_id)).fetchone()
+            if found is None:
+                unit.stale = True
+            elif not found[0]:
+                differs.append(index)
+        unit.seqs = (None,) * len(unit.rows)
+        unit.differs = tuple(differs)
+        unit.ended = True
 
     def _load(self, lifetime_id: str) -> Head | None:
         row = self._execute(self._sql["find_head"], (lifetime_id,)).fetchone()
