@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.data_plane import DataPlane
-    from tickwork.orchestrator.watchers import News, Watchers
+    from tickwork.orchestrator.watchers import Watchers
     from tickwork.ports import BlobStore, Clock, Ids, StateStore
 
     # Inside the class `list` is the use case of that name.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Questions: TypeAlias = list[Question]
 
 POLL = 0.2
-"""Seconds between two looks at the log of a lifetime that another process moves."""
+"""Seconds between two looks at the log of a lifetime that another process moves: without planes there is no news."""
 
 OPEN = ("PENDING", "RUNNING", "WAITING", "PAUSED")
 
@@ -338,7 +338,7 @@ class Service:
                     return lifetime
                 del lifetime  # thousands may wait here for long
                 self._watchers.check(lifetime_id)
-                await self._news(news)
+                await (news.wait() if self._live else self._clock.sleep(POLL))
 
     async def watch(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, after: int = 0) -> AsyncIterator[LogEntry]:
         """Yields the log's entries as they come, until the lifetime has ended."""
@@ -354,7 +354,7 @@ class Service:
                         return
                 if not page:
                     self._watchers.check(lifetime.lifetime_id)
-                    await self._news(news)
+                    await (news.wait() if self._live else self._clock.sleep(POLL))
 
     async def value(self, payload: Payload | None, *, tenant: str = DEFAULT_TENANT) -> Any:
         """The value of a payload, fetched from the blob store when it lies there."""
@@ -364,13 +364,6 @@ class Service:
         return payload_value(payload)
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    async def _news(self, news: News) -> None:
-        """Waits for news; without planes in this process, another one writes the log, so look again after a while."""
-        if self._live:
-            await news.wait()
-        else:
-            await self._clock.sleep(POLL)
 
     async def _open(self, lifetime_id: str, tenant: str) -> Lifetime:
         lifetime = await self.get(lifetime_id, tenant=tenant)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from tickwork.ports import KVStore
 
-RECORDS = 2_000
+RECORDS = 1_000
 """Published records that are kept for a while."""
 
-RECORD_BYTES = 2 * 1024 * 1024
+RECORD_BYTES = 1024 * 1024
 """Bytes of records that are kept."""
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 INLINE_ROWS = 4
 LOOP_ROWS = 2048
+GROUP_JOBS = 256
+"""Submitters of one transaction. When thousands start at once, the first go on while the others are recorded."""
+
 CHECKPOINT_PAGES = 1000
 """Pages (4 KiB, estimated) in the WAL from which a checkpoint is made. Few, because a commit that overwrites a WAL is
 twice as fast as one that makes it grow."""
@@ -33,12 +36,13 @@ PAGES_A_COMMIT = 3
 
 
 class _Job:
-    """The units of one submitter, and its future."""
+    """The units of one submitter (so many rows), and its future."""
 
-    __slots__ = ("done", "units")
+    __slots__ = ("done", "rows", "units")
 
-    def __init__(self, units: Sequence[Unit], done: asyncio.Future[None]) -> None:
+    def __init__(self, units: Sequence[Unit], rows: int, done: asyncio.Future[None]) -> None:
         self.units = units
+        self.rows = rows
         self.done = done
 
 
@@ -52,7 +56,6 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "tickwork-sqlite") if threaded else None
         self._jobs: list[_Job] = []
-        self._rows = 0
         self._pages = 0
         self._busy = False
         self._scheduled = False
@@ -77,8 +80,7 @@ class GroupCommit:
     def submit(self, units: Sequence[Unit], rows: int, size: int) -> asyncio.Future[None]:
         """A future that is done when the units are durable. `rows` and `size` (bytes) say how much it is."""
         done = self._loop.create_future()
-        self._jobs.append(_Job(units, done))
-        self._rows += rows
+        self._jobs.append(_Job(units, rows, done))
         self._pages += PAGES_A_COMMIT + size // 2048  # with the indexes a row dirties about twice its size
         self._schedule()
         return done
@@ -99,8 +101,8 @@ class GroupCommit:
     def _go(self) -> None:
         """Takes what has gathered and starts its transaction."""
         self._scheduled = False
-        jobs, rows = self._jobs, self._rows
-        self._jobs, self._rows = [], 0
+        jobs, self._jobs = self._jobs[:GROUP_JOBS], self._jobs[GROUP_JOBS:]
+        rows = sum([job.rows for job in jobs])
         units = [unit for job in jobs for unit in job.units] if len(jobs) > 1 else jobs[0].units
         now = self._clock.now()
         apply, commit = self._transaction.apply, self._transaction.commit

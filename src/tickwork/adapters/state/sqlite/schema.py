@@ -24,6 +24,9 @@ BUSY_MS = 5_000
 CACHE_KIB = 4 * 1024
 """Page cache (KiB) of the writing connection: the index pages of the open lifetimes should stay in it."""
 
+READER_CACHE_KIB = 512
+"""Page cache (KiB) of a reading connection: what it reads was written a moment ago, and lies in the system's cache."""
+
 
 READABLE_FROM = 1
 """The oldest schema version that is read without migrating it: what came after it only added tables."""
@@ -83,6 +86,7 @@ def connect_reader(path: str) -> sqlite3.Connection:
     )
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA query_only = 1")
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
     return connection
 
 
