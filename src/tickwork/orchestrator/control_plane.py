@@ -23,7 +23,7 @@ from tickwork.model.ids import child_lifetime_id
 from tickwork.model.records import Execution, LogEntry
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.inputs import EntryCache
-from tickwork.orchestrator.performing import Performer
+from tickwork.orchestrator.performing import Performer, as_shown
 from tickwork.orchestrator.projection import marked
 from tickwork.orchestrator.rebuilding import Rebuilder
 from tickwork.orchestrator.serving import Serving
@@ -292,7 +292,7 @@ class ControlPlane:
 
     async def _advance(self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]) -> None:
         """Folds the entries that are new to the state, and does what follows."""
-        shown = marked(entries) or state.status
+        shown = marked(entries) or as_shown(state)
         commands: list[Command] = []
         for seq, entry in enumerate(entries, first_seq):
             if seq == state.seq + 1:

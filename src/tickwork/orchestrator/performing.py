@@ -76,7 +76,7 @@ class Performer:
                 await self._tell_parent(state, command)
         ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
         status = ended
-        now = _as_shown(state, entries)
+        now = as_shown(state, entries)
         if ended is None and now != shown and not any(wakes(e) for e in entries):
             status = now
         if not entries and (status is None or state.ending is not None):
@@ -218,9 +218,12 @@ _TROUBLE = {
 """What a person is asked about a visit in trouble."""
 
 
-def _as_shown(state: LifetimeState, entries: Sequence[Entry]) -> LifetimeStatus:
-    """The status for lists. While something is decided that neither the log shows nor these entries say, the lifetime
-    has something to do: whoever looks for such lifetimes has to find it, should this process die."""
+def as_shown(state: LifetimeState, entries: Sequence[Entry] = ()) -> LifetimeStatus:
+    """The status for lists, once `entries` are in the log.
+
+    While something else is decided that the log does not show, the lifetime has something to do: whoever looks for such
+    lifetimes has to find it, should this process die.
+    """
     status = state.status
     if status not in ("WAITING", "PAUSED"):
         return status

@@ -98,7 +98,7 @@ class StateStoreConformance(LogConformance):
             equal(now.finished_at, None, "it has not ended")
 
     async def test_an_ended_lifetime_stays_as_it_ended(self) -> None:
-        """It waits for nothing any more, takes late entries, and keeps its status."""
+        """It waits for nothing any more, takes nothing but what was superseded, and keeps its status."""
         async with self.opened() as store:
             life, other = await self.made(store, 1), await self.made(store, 2)
             rows: dict[str, Any] = {
@@ -116,6 +116,13 @@ class StateStoreConformance(LogConformance):
             equal((answer.seqs, answer.stale), ((None,), True), "late entries are not recorded")
             again = (await store.append([append(life, execution(life, 1), status="RUNNING")]))[0]
             equal((again.seqs, again.stale, again.differs), ((None,), False, ()), "a duplicate is one, also then")
+            third = await self.made(store, 3)
+            ending, result = append(third, execution(third, 7), status="FAILED"), execution(third, 7)
+            result.executor = "another worker"
+            answers = await store.append([ending, append(third, result), append(third, execution(third, 8))])
+            told = [(x.seqs, x.differs, x.stale) for x in answers]
+            wanted: list[Any] = [((2,), (), False), ((None,), (0,), False), ((None,), (), True)]
+            equal(told, wanted, "also in the batch that has the end")
             superseded = Event("superseded:x", "superseded", {})
             equal((await store.append([append(life, superseded)]))[0].seqs, (3,), "what is superseded is kept")
             now = (await store.get_lifetime("acme", life.lifetime_id))[0]

@@ -148,6 +148,8 @@ class Transaction:
         one = self._sql["insert_entries"].rstrip().rstrip(";")
         self._inserts = [(n, one + ", (?, ?, ?, ?, ?)" * (n - 1)) for n in CHUNKS]
         self._heads: dict[str, Head] = {}
+        self._ending: set[str] = set()
+        """Lifetimes that end in this transaction while its rows are still being gathered."""
 
     def apply(self, units: Sequence[Unit], now: int) -> None:
         """Opens a transaction and puts the units into it. sqlite3.Error when the database refuses all of them."""
@@ -163,12 +165,15 @@ class Transaction:
                 self._execute("BEGIN IMMEDIATE")
                 for unit in units:
                     self._apply_exact(unit, now)
+                    self._ending.clear()  # its rows are there
             for unit in units:
                 if type(unit) is CreateUnit and unit.error is None:
                     unit.found = self._found(unit)
         except BaseException:
             self.rollback(units)
             raise
+        finally:
+            self._ending.clear()
 
     def commit(self, units: Sequence[Unit]) -> None:
         """Makes it durable. sqlite3.Error when that failed: then nothing of it was kept."""
@@ -180,6 +185,7 @@ class Transaction:
 
     def rollback(self, units: Sequence[Unit]) -> None:
         """Undoes what `apply` did, also to what is remembered."""
+        self._ending.clear()
         if self._connection.in_transaction:  # a full disk may have rolled it back already
             self._execute("ROLLBACK")
         for unit in units:
@@ -291,12 +297,16 @@ class Transaction:
             return None
         unit.at = max(head.at, now)
         if head.ended and not all(entry_id.startswith(SUPERSEDED) for entry_id, _ in unit.rows):
+            if append.lifetime_id in self._ending:
+                raise ValueError("whether it is a duplicate is seen when the rows of the end are there")
             self._too_late(unit, head)
             return None
         if unit.rows:
             head.at = unit.ats[-1] if unit.ats else unit.at
             projection = append.projection
-            head.ended = head.ended or (projection is not None and projection.status in TERMINAL)
+            if projection is not None and projection.status in TERMINAL and not head.ended:
+                head.ended = True
+                self._ending.add(append.lifetime_id)
         return head
 
     def _too_late(self, unit: AppendUnit, head: Head) -> None:
