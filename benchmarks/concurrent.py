@@ -29,6 +29,8 @@ from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks.repetition import Figures, Job
 
 SEED = 7
@@ -59,8 +61,7 @@ class Schedule:
         self._turning = asyncio.Event()
         self.all_open = asyncio.Event()
         """Set when every lifetime is in its first Task."""
-        self.calls: list[tuple[float, float, float]] = []
-        """Of each planner loop: when its Task was to return, when it did, when the next Task began."""
+        self._calls = array("d")
 
     def prepare(self, lives: int, mean: float) -> None:
         """For `lives` lifetimes that think for `mean` seconds (evenly drawn from half to one and a half of that)."""
@@ -76,6 +77,10 @@ class Schedule:
         self._turning.set()
         return self._from
 
+    def calls(self) -> Iterator[tuple[float, float, float]]:
+        """Of each planner loop: when its Task was to return, when it did, when the next Task began."""
+        return zip(self._calls[0::3], self._calls[1::3], self._calls[2::3], strict=True)
+
     def behind(self, until: float) -> int:
         """Lifetimes whose next Task has not begun although the one before was to return before `until`."""
         return sum(due < until for due in self._due)
@@ -89,7 +94,7 @@ class Schedule:
         if loop == 0:
             await self._first(life)
         else:
-            self.calls.append((self._due[life], self._returned[life], began))
+            self._calls.extend((self._due[life], self._returned[life], began))
             self._due[life] += self._mean * (0.5 + self._draw(life, loop))
         await asyncio.sleep(self._due[life] - time.perf_counter())
         self._returned[life] = time.perf_counter()
@@ -186,6 +191,7 @@ async def loops(job: Job) -> Figures:
 
 async def _measured(job: Job, start: Any) -> Figures:
     """Opens all lifetimes one after the other, lets them turn, and reads the window."""
+    empty = _settled_memory()
     began = time.perf_counter()
     for life in range(job.runs):
         # Evenly over half the time that one loop takes: nothing of it is left when the window opens.
@@ -199,9 +205,10 @@ async def _measured(job: Job, start: Any) -> Figures:
         if time.perf_counter() > closes + PATIENCE:
             raise RuntimeError(f"{late} planner loops are more than {PATIENCE:g} s late")
         await asyncio.sleep(0.01)
-    times = sorted(then - due for due, _, then in SCHEDULE.calls if opens <= due < closes)
-    from_return = sorted(then - back for due, back, then in SCHEDULE.calls if opens <= due < closes)
-    reached = sum(opens <= then < closes for _, _, then in SCHEDULE.calls) / job.seconds
+    full = resident_bytes()
+    times = sorted(then - due for due, _, then in SCHEDULE.calls() if opens <= due < closes)
+    from_return = sorted(then - back for due, back, then in SCHEDULE.calls() if opens <= due < closes)
+    reached = sum(opens <= then < closes for _, _, then in SCHEDULE.calls()) / job.seconds
     return {
         "loops/s": reached,
         "loop p50": quantile(times, 0.5) * 1e3,
@@ -209,6 +216,7 @@ async def _measured(job: Job, start: Any) -> Figures:
         "loop p999": quantile(times, 0.999) * 1e3,
         "loop max": times[-1] * 1e3,
         "p99 from return": quantile(from_return, 0.99) * 1e3,
+        "B/thinking": max(full - empty, 0) / job.runs,
     }
 
 
@@ -243,6 +251,7 @@ async def restart(job: Job) -> Figures:
         await runtime.bind(WAITS.bind())
         after = _settled_memory()
         listing = [await _timed(runtime.service.list(LifetimeQuery(statuses=("WAITING",)))) for _ in range(ASKED)]
+        inbox = [await _timed(runtime.service.questions()) for _ in range(ASKED // 5)]
         questions = await runtime.service.questions()
         answering = [
             await _timed(_answer(runtime, question.lifetime_id))
@@ -251,6 +260,7 @@ async def restart(job: Job) -> Figures:
     return {
         "B/after restart": max(after - before, 0) / job.waiting,
         "list 50": statistics.median(listing) * 1e3,
+        "inbox": statistics.median(inbox) * 1e3,
         "answer to end": statistics.median(answering) * 1e3,
     }
 
@@ -262,12 +272,15 @@ async def _opened_empty(job: Job) -> int:
         return _settled_memory()
 
 
+MOVING = ("control_plane_moving", "control_plane_queued")
+
+
 async def _open(runtime: Runtime, numbers: range) -> None:
     """Starts these lifetimes, few at a time, until they wait: what their starts need at once is not what they cost."""
     for first in range(numbers.start, numbers.stop, 100):
         several = numbers[first - numbers.start : first - numbers.start + 100]
         await asyncio.gather(*[runtime.service.start("bench_waits", {"i": i}) for i in several])
-        while any(runtime.metrics()[name] for name in ("control_plane_moving", "control_plane_queued")):  # noqa: ASYNC110
+        while any(runtime.metrics()[name] for name in MOVING):  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.001)
 
 

@@ -67,10 +67,12 @@ METRICS: dict[str, tuple[Metric, ...]] = {
         Metric("loop p999", "ms"),
         Metric("loop max", "ms"),
         Metric("p99 from return", "ms"),
+        Metric("B/thinking", "B"),
         Metric("B/waiting", "B", 2_000, at_most=True),
         Metric("B/one more", "B"),
         Metric("B/after restart", "B", 2_000, at_most=True),
         Metric("list 50", "ms"),
+        Metric("inbox", "ms"),
         Metric("answer to end", "ms"),
     ),
     "start": (

@@ -163,7 +163,7 @@ class Runtime:
         gc.freeze()
         self._stack.callback(gc.unfreeze)
         self._stack.callback(gc.set_threshold, *gc.get_threshold())
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(200_000, 20, 100)
 
     def _run(self, loop: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(loop, name=name)

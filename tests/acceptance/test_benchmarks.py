@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import concurrent
 from benchmarks.measure import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +31,7 @@ def test_every_workload_gives_its_rows(tmp_path: Path) -> None:
     ]
     for row in rows:
         assert row["value"] >= 0, row
-        assert row["floor"] >= 0, row
+        assert row["floor"] is None or row["floor"] >= 0, row
         assert f"{row['workload']:<6} {row['metric']}" in done.stdout
     repeated = next(row for row in rows if row["metric"] == "calls repeated")
     assert repeated["value"] == 1, "the kill hit one call, and that one is made again"
@@ -39,6 +41,39 @@ def test_some_workloads_can_be_chosen() -> None:
     done = run("local", "--only", "W1,W4", "--scale", 0.02, "--reps", 1)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["W1", "W1", "W1", "W4"]
+
+
+def test_ten_thousand_lifetimes_in_small(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    done = run("local", "--only", "W7", "--scale", 0.02, "--reps", 1, "--json", file)
+    assert done.returncode == 0, done.stderr
+    rows = {row["metric"]: row for row in json.loads(file.read_text())["rows"]}
+    ordered = [rows[name]["value"] for name in ("loop p50", "loop p99", "loop p999", "loop max")]
+    assert ordered == sorted(ordered)
+    assert ordered[0] > 0
+    assert rows["loops/s"]["value"] > 0
+    assert rows["loop p99"]["floor"] > 0
+    assert rows["answer to end"]["value"] > 0
+    assert rows["B/waiting"]["floor"] is None, "the floor has nothing that waits"
+
+
+async def test_being_late_counts_from_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concurrent, "SETTLE", -5.0)  # as after a stall of five seconds: every turn has passed already
+    schedule = concurrent.Schedule()
+    schedule.prepare(50, 1.0)
+    first = [asyncio.create_task(schedule.think(life, 0)) for life in range(50)]
+    await schedule.all_open.wait()
+    begun = schedule.turn()
+    assert schedule.behind(begun + 5) == 50
+    await asyncio.gather(*first)
+    await asyncio.gather(*[schedule.think(life, 1) for life in range(50)])
+    for due, returned, then in schedule.calls():
+        assert begun <= due <= begun + 1.5
+        assert then - due > 3.5, "the stall counts for all who were due in it"
+        assert then - returned < 3.5, "though their Tasks returned at once when it was over"
+    assert schedule.behind(begun) == 0
+    with pytest.raises(RuntimeError, match="loop 5, and 2 comes next"):
+        await schedule.think(3, 5)
 
 
 @pytest.mark.parametrize("wrong", [["local", "--only", "W9"], ["moon"]])

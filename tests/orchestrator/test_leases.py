@@ -192,8 +192,9 @@ def test_an_input_that_got_lost_is_sent_again_under_the_same_id() -> None:
 
 
 async def test_work_is_done_by_one_worker_and_once() -> None:
-    kv = MemoryKV(VirtualClock(asyncio.get_running_loop()))
-    one, other = Claims(kv, "one", LEASE), Claims(kv, "other", LEASE)
+    clock = VirtualClock(asyncio.get_running_loop())
+    kv = MemoryKV(clock)
+    one, other = Claims(kv, clock, "one", LEASE), Claims(kv, clock, "other", LEASE)
     assert [await one.take("x"), await one.take("x"), await other.take("x")] == [True, True, False]
     await one.release(["x"])
     assert [await other.take("x"), await one.take("x")] == [True, False]

@@ -13,9 +13,15 @@ from tickwork.errors import StorageError
 from tickwork.model.claims import BEATS, KEPT, claim_key, claim_value, claimed_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Sequence
 
-    from tickwork.ports import KVStore
+    from tickwork.ports import Clock, KVStore
+
+SLICE = 256
+"""Claims that are renewed in one piece."""
+
+PAUSE = 0.01
+"""Seconds between two pieces, in which the loop is the others'."""
 
 RECORDS = 1_000
 """Published records that are kept for a while."""
@@ -27,8 +33,8 @@ RECORD_BYTES = 1024 * 1024
 class Claims:
     """The claims of one worker. `lease` in seconds."""
 
-    def __init__(self, kv: KVStore, worker: str, lease: float) -> None:
-        self._kv, self._worker = kv, worker
+    def __init__(self, kv: KVStore, clock: Clock, worker: str, lease: float) -> None:
+        self._kv, self._clock, self._worker = kv, clock, worker
         self.interval = lease / BEATS
         """Seconds between two beats."""
         self._ttl = lease * KEPT
@@ -59,11 +65,15 @@ class Claims:
             except StorageError:
                 continue  # it ends by itself
 
-    async def beat(self, work_ids: Iterable[str]) -> None:
-        """Says that this worker lives, for all that it has."""
+    async def beat(self, held: Container[str], work_ids: Sequence[str]) -> None:
+        """Says that this worker lives, for all of `work_ids` that it still has in `held` when their turn comes."""
         self._beat += 1
         self._value = claim_value(self._worker, self._beat)
-        for work_id in work_ids:
+        for number, work_id in enumerate(work_ids, 1):
+            if number % SLICE == 0:
+                await self._clock.sleep(PAUSE)
+            if work_id not in held:
+                continue  # released meanwhile
             try:
                 await self._kv.put(claim_key(work_id), self._value, self._ttl)
             except StorageError:

@@ -88,7 +88,7 @@ class Executor:
         self._bus, self._clock, self._registry = bus, clock, registry
         self.name = f"{ids.token()} python/{__version__}"
         """How records name this worker: boot id, language and version."""
-        self._claims = Claims(kv, self.name, lease)
+        self._claims = Claims(kv, clock, self.name, lease)
         self._published = Published()
         self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self)
         self._attempts: dict[str, Attempt] = {}
@@ -252,7 +252,7 @@ class Executor:
         """Says that this worker lives, and asks again for receipts that did not come."""
         while True:
             await self._clock.sleep(self._claims.interval)
-            await self._claims.beat(list(self._attempts))
+            await self._claims.beat(self._attempts, list(self._attempts))
             self.counts["repeated_intents"] += len(self._asking)
             self._permits += self._asking.values()
             self._wake.set()

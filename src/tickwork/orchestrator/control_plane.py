@@ -11,6 +11,7 @@ log is read. `recheck` is for those after which nothing came: it looks at the lo
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
@@ -78,6 +79,10 @@ class ControlPlane:
         self._moving: dict[str, LifetimeState] = {}
         self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
         self._left: OrderedDict[str, None] = OrderedDict()
+        self._moved: dict[str, float] = {}
+        """When each lifetime that should move did so last, on the monotonic clock, the longest ago first."""
+        self._checked: dict[str, float] = {}
+        """Since when such a lifetime was not rechecked, likewise."""
         self._serving = Serving(bus, messages.CONTROL_PLANE, clock)
         # States are advanced in place across awaits: the plane's loop, the sweeper and resumes take turns.
         self._turn = asyncio.Lock()
@@ -224,9 +229,13 @@ class ControlPlane:
             if state is None:
                 return
             try:
-                if not await self._catch_up(state):
+                if self._checked.pop(lifetime_id, None) is not None:
+                    self._checked[lifetime_id] = self._clock.monotonic()
+                before = state.seq
+                await self._catch_up(state)
+                if state.seq == before:
                     await self._recheck(state, leases)
-                self._file(state)
+                self._file(state, moved=state.seq > before)
             except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
                 self._set_aside(lifetime_id, error)
             await self._performer.flush()
@@ -246,17 +255,17 @@ class ControlPlane:
                 lost.append(visit)
         if state.ending is None:
             self._give_up(state, lost, f"its worker was not heard of for {leases.lease:g} s")
-        # What lists show may be what got lost: it is said again.
-        await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), None)
+        # What lists show may be what got lost: it is said again. What moves was marked so by the entry that woke it.
+        shown = "RUNNING" if state.status == "RUNNING" and not state.pending else None
+        await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), shown)
 
-    def quiet(self) -> list[tuple[str, int, set[str]]]:
-        """Lifetimes held here that may need a recheck, if they stand still: (id, seq, visits at executors)."""
-        found = []
-        for state in (*self._moving.values(), *self._idle.values()):
-            sent = {v.exec_id for v in state.open.values() if v.phase == "sent"}
-            if sent or state.pending or state.status == "RUNNING" or not _asked(state):
-                found.append((state.lifetime_id, state.seq, sent))
-        return found
+    def still(self, seconds: float) -> list[str]:
+        """Lifetimes held here that should move, and have not for so long; or have not been rechecked for four times
+        as long, for one branch that moves all the time must not hide another that stands still. Longest first."""
+        now = self._clock.monotonic()
+        found = list(itertools.takewhile(lambda known: now - self._moved[known] >= seconds, self._moved))
+        overdue = itertools.takewhile(lambda known: now - self._checked[known] >= 4 * seconds, self._checked)
+        return list(dict.fromkeys([*found, *overdue]))
 
     # -- folding ------------------------------------------------------------------------------------------------------
 
@@ -282,13 +291,11 @@ class ControlPlane:
         last = reference.first_seq + len(reference.entries) - 1
         return bool(await self._store.read_log(reference.tenant_id, reference.lifetime_id, last, 1))
 
-    async def _catch_up(self, state: LifetimeState) -> bool:
-        """Folds what the log has and the state has not; whether there was anything."""
-        before = state.seq
+    async def _catch_up(self, state: LifetimeState) -> None:
+        """Folds what the log has and the state has not."""
         while missing := await self._store.read_log(state.tenant_id, state.lifetime_id, state.seq):
             for logged in missing:
                 await self._advance(state, logged.seq, logged.at, (logged.entry,))
-        return state.seq > before
 
     async def _advance(self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]) -> None:
         """Folds the entries that are new to the state, and does what follows."""
@@ -317,16 +324,21 @@ class ControlPlane:
             return full.entry
         return await self._rebuilder.fetched(state.tenant_id, entry)
 
-    def _file(self, state: LifetimeState) -> None:
+    def _file(self, state: LifetimeState, *, moved: bool = True) -> None:
         """Keeps the state where it belongs now."""
         lifetime_id = state.lifetime_id
         if state.status == "RUNNING":
             self._idle.pop(lifetime_id, None)
             self._moving[lifetime_id] = state
+            self._watch(lifetime_id, moved=moved)
             return
         self._moving.pop(lifetime_id, None)
         if state.ending is None or state.pending:
             self._idle[lifetime_id] = state
+            if _demands(state):
+                self._watch(lifetime_id, moved=moved)
+            else:
+                self._unwatch(lifetime_id)
             if len(self._idle) > IDLE_STATES:
                 self._leave(self._idle.popitem(last=False)[0])
         else:
@@ -334,7 +346,20 @@ class ControlPlane:
             self._leave(lifetime_id)
         self._tell_idle(state)
 
+    def _watch(self, lifetime_id: str, *, moved: bool) -> None:
+        """This lifetime should move by itself; when it has stood still for long, it is rechecked."""
+        now = self._clock.monotonic()
+        if moved or lifetime_id not in self._moved:
+            self._moved.pop(lifetime_id, None)
+            self._moved[lifetime_id] = now
+        self._checked.setdefault(lifetime_id, now)
+
+    def _unwatch(self, lifetime_id: str) -> None:
+        self._moved.pop(lifetime_id, None)
+        self._checked.pop(lifetime_id, None)
+
     def _leave(self, lifetime_id: str) -> None:
+        self._unwatch(lifetime_id)
         self._left[lifetime_id] = None
         if len(self._left) > LEFT:
             self._left.popitem(last=False)
@@ -354,6 +379,8 @@ class ControlPlane:
         return found
 
 
-def _asked(state: LifetimeState) -> bool:
-    """Whether the log shows all that this lifetime waits for."""
-    return all(v.asked for v in state.open.values() if v.phase in ("waiting", "timer"))
+def _demands(state: LifetimeState) -> bool:
+    """Whether a lifetime that waits or is paused has something on its way that may get lost."""
+    if state.pending:
+        return True
+    return any(v.phase == "sent" or (v.phase in ("waiting", "timer") and not v.asked) for v in state.open.values())

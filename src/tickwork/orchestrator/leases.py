@@ -29,8 +29,8 @@ class Leases:
     def __init__(self, kv: KVStore, clock: Clock, lease: float = LEASE) -> None:
         self._kv, self._clock = kv, clock
         self.lease = lease
-        self._seen: dict[str, tuple[bytes | None, float]] = {}
-        """The claim of an execution as it was seen first with this value, and when."""
+        self._seen: dict[str, tuple[bytes | None, float, float]] = {}
+        """The claim of an execution, when it was seen first with this value, and when it was looked at last."""
         self._looked = clock.monotonic()
 
     def begin(self) -> None:
@@ -41,9 +41,10 @@ class Leases:
             self._seen.clear()
         self._looked = now
 
-    def keep(self, exec_ids: set[str]) -> None:
-        """Forgets what was seen of all others."""
-        for exec_id in [known for known in self._seen if known not in exec_ids]:
+    def forget(self) -> None:
+        """Forgets what was not looked at for long: it is over."""
+        before = self._clock.monotonic() - 4 * self.lease
+        for exec_id in [known for known, (_, _, looked) in self._seen.items() if looked < before]:
             del self._seen[exec_id]
 
     async def look(self, exec_id: str) -> Verdict:
@@ -56,8 +57,9 @@ class Leases:
             return "unclear"
         before = self._seen.get(exec_id)
         if before is None or before[0] != value:
-            self._seen[exec_id] = (value, now)
+            self._seen[exec_id] = (value, now, now)
             return "unclear" if value is None or before is None else "alive"
+        self._seen[exec_id] = (value, before[1], now)
         waited = now - before[1]
         if value is None:
             if waited < self.lease / 2:

@@ -36,6 +36,12 @@ LONGEST_SLEEP = 5.0
 
 OF_ALL = 10_000_000
 
+SLICE = 32
+"""Lifetimes that are looked at in one piece."""
+
+PAUSE = 0.01
+"""Seconds between two slices."""
+
 
 class Sweeper:
     """One background loop; `run_once` is one sweep of the timers, `sweep` one of the lifetimes."""
@@ -57,8 +63,7 @@ class Sweeper:
         self._next_due: int | None = None
         self._woken = asyncio.Event()
         self._every = leases.lease / BEATS
-        self._still: dict[str, tuple[int, float, float]] = {}
-        """Of a lifetime that may need a recheck: its seq, since when it has that, and since when it may need one."""
+        self._done = 0
         self._swept = clock.monotonic()
         self.counts = {"timers_fired": 0, "taken_up": 0, "failed_sweeps": 0}
 
@@ -107,22 +112,18 @@ class Sweeper:
     async def sweep(self) -> None:
         """Rechecks what stands still here, and takes up what stands still anywhere."""
         self._leases.begin()
-        now = self._clock.monotonic()
-        quiet = self._control_plane.quiet()
-        still = {}
-        lease = self._leases.lease
-        for lifetime_id, seq, _ in quiet:
-            known = self._still.get(lifetime_id, (seq, now, now))
-            still[lifetime_id] = known if known[0] == seq else (seq, now, known[2])
-        self._still = still
-        for lifetime_id, (seq, since, first) in still.items():
-            # One branch that moves all the time must not hide another that stands still.
-            if now - since >= lease / 2 or now - first >= 2 * lease:
-                still[lifetime_id] = (seq, since, now)
-                await self._control_plane.recheck(lifetime_id, self._leases)
-        self._leases.keep({exec_id for _, _, sent in quiet for exec_id in sent})
+        for lifetime_id in self._control_plane.still(self._leases.lease / 2):
+            await self._control_plane.recheck(lifetime_id, self._leases)
+            await self._give_way()
+        self._leases.forget()
         if not self._own:
             await self._take_up_left()
+
+    async def _give_way(self) -> None:
+        """Lets the others have the loop now and then: thousands may stand still, and many more move."""
+        self._done += 1
+        if self._done % SLICE == 0:
+            await self._clock.sleep(PAUSE)
 
     async def _take_up_left(self) -> None:
         """Lifetimes that should move, and have not been touched by anybody for a lease."""
@@ -135,6 +136,7 @@ class Sweeper:
                 else:
                     await self._control_plane.take_up(lifetime.tenant_id, lifetime.lifetime_id)
                     self.counts["taken_up"] += 1
+                await self._give_way()
             after = page[-1].lifetime_id
 
     async def recover(self, tenant_id: str, digest: str) -> int:
