@@ -197,6 +197,7 @@ class StateStore(Protocol):
         A duplicate entry id is dropped and consumes no seq. An Append that is refused does not fail its neighbours.
         The projection of an Append is applied in the same transaction, also when all its entries are duplicates.
         Of a lifetime that has ended only `superseded` entries are recorded; other new ones are dropped (`stale`).
+        A question about an execution that is recorded already is not opened: it came late.
         A lifetime that was asked to abort does not become PAUSED any more.
         An Append may have no entries and only a projection. `at` never decreases inside a lifetime. With `expect`, an
         Append is done wholly or, when the lifetime's last seq is another, not at all (`stale`).

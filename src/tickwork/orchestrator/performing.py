@@ -211,7 +211,7 @@ _TROUBLE = {
         "succeeded (with which result), it failed, or it did not happen and is to be run again."
     ),
     "poison": (
-        "`{visit.node}` was lost with its worker {visit.losses} times in a row; it may be what ends them. Look at the "
+        "`{visit.node}` was lost with its worker {visit.losses} times; it may be what ends them. Look at the "
         "code and at its input, then let it run again, or say how it ended."
     ),
 }

@@ -183,6 +183,12 @@ class StateStoreConformance(LogConformance):
             equal([q.exec_id for q in await store.questions("acme", limit=2)], ["q1", "q2"], "no more than asked")
             equal([q.exec_id for q in await store.questions("acme", two.lifetime_id)], ["q3"], "of one lifetime")
             equal(await store.questions("acme", foreign.lifetime_id), [], "not of another tenant's")
+            done = execution(two, 5)
+            await store.append([append(two, done)])
+            await store.append([append(two, questions_opened=(question(two, done.exec_id, BEGAN),))])
+            equal(
+                [q.exec_id for q in await store.questions("acme", two.lifetime_id)], ["q3"], "what is done asks nothing"
+            )
             again = question(one, "q1", BEGAN + 9, "Really?")
             await store.append([append(one, questions_opened=(again,), questions_closed=("q2", "unknown"))])
             equal(await store.questions("acme", one.lifetime_id), [again], "replaced and closed")
