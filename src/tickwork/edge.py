@@ -1,17 +1,18 @@
-"""What is checked before anything is done: names, keys, labels and answers as they come from outside."""
+"""What is checked before anything is done: names, keys, labels, ids and answers as they come from outside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tickwork.errors import AnswerRefused, UsageError
+from tickwork.errors import AnswerRefused, NotFound, Overloaded, UsageError
 from tickwork.model.ids import TENANT
 from tickwork.model.records import ERROR_TEXT_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from tickwork.model.lifetime import Question
+    from tickwork.model.lifetime import Lifetime, Question
+    from tickwork.ports import StateStore
 
 IDEMPOTENCY_KEY_LIMIT = 256
 LABEL_LIMIT = 64
@@ -61,3 +62,23 @@ def check_answer(question: Question, payload: Any) -> None:
         raise AnswerRefused(
             f"the answer to `{question.node}` does not fit its schema, and nothing was changed: {listed}"
         )
+
+
+def check_pressure(pressure: Callable[[], float] | None) -> None:
+    """Raises Overloaded while this process moves as many lifetimes as it may (1 and more)."""
+    if pressure is not None and pressure() >= 1:
+        raise Overloaded(
+            "this process moves as many lifetimes as it may, and takes no new one until some have ended or wait; "
+            "nothing was started. Try again in a moment, or raise `max_moving`"
+        )
+
+
+async def one_lifetime(store: StateStore, tenant: str, lifetime_id: str) -> Lifetime:
+    """The lifetime with this id or unique id prefix. Raises NotFound; UsageError when the prefix fits several."""
+    found = await store.get_lifetime(legal_tenant(tenant), lifetime_id) if lifetime_id else []
+    if not found:
+        raise NotFound(f"no lifetime `{lifetime_id}` for tenant `{tenant}`; `tickwork lifetimes list` shows them")
+    if len(found) > 1:
+        several = ", ".join(lifetime.lifetime_id for lifetime in found)
+        raise UsageError(f"`{lifetime_id}` fits several lifetimes: {several}; give more of the id")
+    return found[0]

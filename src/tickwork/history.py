@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwork.edge import check_answer, check_labels, legal_tenant
-from tickwork.errors import Conflict, NotFound, Overloaded, UsageError
+from tickwork.edge import check_answer, check_labels, check_pressure, one_lifetime
+from tickwork.errors import Conflict, NotFound, UsageError
 from tickwork.model.choices import choice_problem
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.lifetime import Question
 from tickwork.model.messages import Append, Committed
-from tickwork.model.records import INLINE_LIMIT, Event, Execution, LogEntry, Payload
+from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.forking import Replacement, forked_log
 from tickwork.orchestrator.graphs import GraphIndex
 from tickwork.orchestrator.rebuilding import PAGE, Rebuilder
 from tickwork.orchestrator.replay import ENDS, Replayed, Replaying
 from tickwork.orchestrator.starting import new_lifetime
+from tickwork.payloads import spilled
 from tickwork.sdk.encoding import EncodingError, PlanResultInvalid, encode_plan, encode_value
 from tickwork.sdk.values import Next, PlanResult
 
@@ -56,7 +57,7 @@ class History:
         Works while the lifetime runs: what is decided and not recorded yet is missed only after its end. Raises
         NotFound, also when a blob is gone that a condition reads.
         """
-        lifetime = await self._find(lifetime_id, tenant)
+        lifetime = await one_lifetime(self._store, tenant, lifetime_id)
         replaying = await self._replaying(lifetime)
         async for logged in self._log(lifetime):
             if replaying.feed(await self._rebuilder.complete(replaying.state, logged)) is not None:
@@ -81,12 +82,8 @@ class History:
         Conflict when the history before does not replay; Overloaded.
         """
         check_labels(labels or {})
-        if self.pressure is not None and self.pressure() >= 1:
-            raise Overloaded(
-                "this process moves as many lifetimes as it may, and takes no fork until some have ended or wait; "
-                "nothing was started. Try again in a moment, or raise `max_moving`"
-            )
-        parent = await self._find(lifetime_id, tenant)
+        check_pressure(self.pressure)
+        parent = await one_lifetime(self._store, tenant, lifetime_id)
         log = [logged async for logged in self._log(parent)]
         place = _place(parent, log, at)
         log = log[: place.seq]
@@ -107,15 +104,6 @@ class History:
         return await self._begin(fork, entries)
 
     # -- replay -------------------------------------------------------------------------------------------------------
-
-    async def _find(self, lifetime_id: str, tenant: str) -> Lifetime:
-        found = await self._store.get_lifetime(legal_tenant(tenant), lifetime_id) if lifetime_id else []
-        if not found:
-            raise NotFound(f"no lifetime `{lifetime_id}` for tenant `{tenant}`; `tickwork lifetimes list` shows them")
-        if len(found) > 1:
-            several = ", ".join(lifetime.lifetime_id for lifetime in found)
-            raise UsageError(f"`{lifetime_id}` fits several lifetimes: {several}; give more of the id")
-        return found[0]
 
     async def _replaying(self, lifetime: Lifetime) -> Replaying:
         topology = await self._graphs.topology(lifetime.tenant_id, lifetime.graph_digest)
@@ -168,22 +156,17 @@ class History:
                 if problem is not None:
                     raise UsageError(problem)
                 stored = [
-                    msgspec.structs.replace(c, input=await self._kept(tenant, c.input) if c.input else None)
+                    msgspec.structs.replace(c, input=await spilled(self._blobs, tenant, c.input) if c.input else None)
                     for c in chosen
                 ]
-                return Replacement(await self._kept(tenant, output) if output else None, tuple(stored), reason)
+                return Replacement(
+                    await spilled(self._blobs, tenant, output) if output else None, tuple(stored), reason
+                )
             payload = encode_value(result)
         except (EncodingError, PlanResultInvalid) as error:
             raise UsageError(str(error)) from None
         _check_asked(topology.nodes[done.name], done, result)
-        return Replacement(await self._kept(tenant, payload))
-
-    async def _kept(self, tenant: str, payload: Payload) -> Payload:
-        """The payload, in the blob store when it is large."""
-        if payload.inline is None or payload.size <= INLINE_LIMIT:
-            return payload
-        uri, sha256 = await self._blobs.put(legal_tenant(tenant), payload.inline)
-        return Payload(None, payload.content_type, uri, payload.size, sha256)
+        return Replacement(await spilled(self._blobs, tenant, payload))
 
 
 def _place(parent: Lifetime, log: list[LogEntry], at: str) -> LogEntry:

@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from tickwork.edge import check_answer, check_idempotency_key, check_labels, check_words, legal_tenant
-from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid, NotFound, Overloaded, UsageError
+from tickwork.edge import (
+    check_answer,
+    check_idempotency_key,
+    check_labels,
+    check_pressure,
+    check_words,
+    legal_tenant,
+    one_lifetime,
+)
+from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid, NotFound, UsageError
 from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.messages import Append
-from tickwork.model.records import INLINE_LIMIT, Error, Event, Execution, Payload, payload_value
+from tickwork.model.records import Error, Event, Execution, Payload, payload_value
 from tickwork.model.validation import validate
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
+from tickwork.payloads import spilled
 from tickwork.ports import LifetimeQuery, StoredGraph
 from tickwork.sdk.encoding import EncodingError, encode_value
 
@@ -127,11 +136,7 @@ class Service:
         """
         check_idempotency_key(idempotency_key)
         check_labels(labels or {})
-        if self.pressure is not None and self.pressure() >= 1:
-            raise Overloaded(
-                "this process moves as many lifetimes as it may, and takes no new one until some have ended or wait; "
-                "nothing was started. Try again in a moment, or raise `max_moving`"
-            )
+        check_pressure(self.pressure)
         stored = await self.graph(graph, tenant=tenant)
         payload = await self._payload(tenant, input, "the input")
         now = self._clock.now()
@@ -146,13 +151,7 @@ class Service:
 
     async def get(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT) -> Lifetime:
         """The lifetime with this id or unique id prefix. Raises NotFound; UsageError when the prefix fits several."""
-        found = await self._store.get_lifetime(legal_tenant(tenant), lifetime_id) if lifetime_id else []
-        if not found:
-            raise NotFound(f"no lifetime `{lifetime_id}` for tenant `{tenant}`; `tickwork lifetimes list` shows them")
-        if len(found) > 1:
-            several = ", ".join(lifetime.lifetime_id for lifetime in found)
-            raise UsageError(f"`{lifetime_id}` fits several lifetimes: {several}; give more of the id")
-        return found[0]
+        return await one_lifetime(self._store, tenant, lifetime_id)
 
     async def list(self, query: LifetimeQuery | None = None, *, tenant: str = DEFAULT_TENANT) -> list[Lifetime]:
         """Lifetimes that match, newest first."""
@@ -402,10 +401,7 @@ class Service:
             payload = encode_value(value, what)
         except EncodingError as error:
             raise UsageError(str(error)) from None
-        if payload.inline is not None and payload.size > INLINE_LIMIT:
-            uri, sha256 = await self._blobs.put(legal_tenant(tenant), payload.inline)
-            return Payload(None, payload.content_type, uri, payload.size, sha256)
-        return payload
+        return await spilled(self._blobs, legal_tenant(tenant), payload)
 
     async def _signals(self, lifetime: Lifetime) -> set[str]:
         found = await self._store.graphs(lifetime.tenant_id, digest=lifetime.graph_digest)

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
+from tickwork import payloads
 from tickwork.adapters.state.sqlite import group_commit
 from tickwork.adapters.state.sqlite.transaction import GraphUnit, Transaction
 from tickwork.errors import StorageError
-from tickwork.executor import lanes
 from tickwork.executor.worker import Executor
 from tickwork.model import messages
 from tickwork.orchestrator import control_plane, rebuilding
@@ -217,7 +217,7 @@ def install() -> None:
     _wrap_planes()
     _wrap_transaction()
     _wrap_control_plane()
-    lanes.INLINE_LIMIT = BLOB_LIMIT
+    payloads.INLINE_LIMIT = BLOB_LIMIT
     group_commit.CHECKPOINT_PAGES = CHECKPOINT_PAGES
 
 

@@ -21,7 +21,8 @@ from tickwork.executor.outcome import Outcome, bounded, failed, succeeded
 from tickwork.executor.threads import Job, Threads
 from tickwork.model.choices import choice_problem
 from tickwork.model.messages import NodeInput
-from tickwork.model.records import INLINE_LIMIT, Error, Payload
+from tickwork.model.records import Error, Payload
+from tickwork.payloads import is_large, spilled
 
 if TYPE_CHECKING:
     from tickwork.ports import BlobStore, Clock
@@ -387,15 +388,11 @@ class Lanes:
 
     async def _spill(self, tenant_id: str, outcome: Outcome) -> None:
         """Stores large payloads as blobs: before the record is published, so that no record ever points nowhere."""
-        outcome.result = await self._stored(tenant_id, outcome.result)
+        if outcome.result is not None:
+            outcome.result = await spilled(self._blobs, tenant_id, outcome.result)
         for choice in outcome.next or ():
-            choice.input = await self._stored(tenant_id, choice.input)
-
-    async def _stored(self, tenant_id: str, payload: Payload | None) -> Payload | None:
-        if payload is None or payload.inline is None or payload.size <= INLINE_LIMIT:
-            return payload
-        uri, sha256 = await self._blobs.put(tenant_id, payload.inline)
-        return Payload(None, payload.content_type, uri, payload.size, sha256)
+            if choice.input is not None:
+                choice.input = await spilled(self._blobs, tenant_id, choice.input)
 
 
 def _call(attempt: Attempt) -> Outcome:
@@ -417,10 +414,7 @@ def _lies_in_blobs(message: NodeInput) -> bool:
 
 
 def _is_large(outcome: Outcome) -> bool:
-    result = outcome.result
-    if result is not None and result.size > INLINE_LIMIT:
-        return True
-    return bool(outcome.next) and any(c.input is not None and c.input.size > INLINE_LIMIT for c in outcome.next or ())
+    return is_large(outcome.result) or (bool(outcome.next) and any(is_large(c.input) for c in outcome.next or ()))
 
 
 def _allowed(attempt: Attempt, outcome: Outcome) -> Outcome:

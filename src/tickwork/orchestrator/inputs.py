@@ -10,8 +10,9 @@ import msgspec
 
 from tickwork.errors import StoreCorrupt
 from tickwork.model.messages import NodeInput, Predecessor
-from tickwork.model.records import INLINE_LIMIT, Event, Execution, Payload, json_payload, payload_value
+from tickwork.model.records import Event, Execution, Payload, json_payload, payload_value
 from tickwork.orchestrator.state import Source
+from tickwork.payloads import spilled
 
 if TYPE_CHECKING:
     from tickwork.model.graph import Node
@@ -76,10 +77,7 @@ class EntryCache:
             entries = await self.entries(state, source.seqs)
             results = [entry.result if isinstance(entry, Execution) else None for entry in entries]
             joined = json_payload([await self.value(state.tenant_id, result) for result in results])
-            if joined.inline is not None and joined.size > INLINE_LIMIT:
-                uri, sha256 = await self._blobs.put(state.tenant_id, joined.inline)
-                return Payload(None, joined.content_type, uri, joined.size, sha256)
-            return joined
+            return await spilled(self._blobs, state.tenant_id, joined)
         (entry,) = await self.entries(state, source.seqs[:1])
         if isinstance(entry, Event):
             return msgspec.convert(entry.data.get("input"), Payload | None)
