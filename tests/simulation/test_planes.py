@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from tickwork.orchestrator.data_plane import DataPlane
-from tickwork.testing.simulation import FAULTS, campaign, run_seed
+from tickwork.testing.simulation import FAULTS, campaign, draw_options, run_seed
+from tickwork.testing.simulation.graphs import POOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,8 @@ def test_one_seed_is_one_story_in_every_process() -> None:
 def test_every_fault_strikes_when_it_is_drawn(name: str) -> None:
     """One at a time: a fault that has gone silent is found, whatever else goes on."""
     for seed in range(200):
-        report = run_seed(seed, only=(name,))
+        drawn = draw_options(seed, graphs=POOL, only=(name,))
+        report = run_seed(seed, options=msgspec.structs.replace(drawn, slow=0.5, large=0.3))
         assert not report.violations, campaign.told(report, 60)
         assert set(report.fired) <= {name}
         if report.fired:

@@ -97,7 +97,7 @@ def _visit_of(done: Execution) -> Visit:
     """Enough of the visit that this record gives up to tell executors and children of it."""
     return Visit(
         done.exec_id, done.name, done.branch, done.iteration, done.attempt, done.parents, done.edge_taken,
-        done.created_at, Source(()), (), "sent",
+        done.created_at, Source(()), (), "sent", begun=True,
     )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def _reopen(state: LifetimeState, visit: Visit, elapsed: int) -> None:
         # The hook would be asked about an id that the outside world never saw.
         visit.phase, visit.trouble = "waiting", "unknown"
     elif visit.phase == "sent":
-        visit.phase = "ready"
+        visit.phase, visit.begun = "ready", False
     if visit.timer_id is None or visit.due is None:
         return
     visit.due += elapsed

@@ -160,12 +160,12 @@ class Performer:
 
     def _cancel(self, state: LifetimeState, command: CancelRunning) -> None:
         nodes = state.topology.nodes
-        running = tuple([v.exec_id for v in command.visits if v.phase == "sent" and nodes[v.node].runs_code])
+        running = tuple([v.exec_id for v in command.visits if v.begun and nodes[v.node].runs_code])
         if running:
             cancel = Cancel(state.tenant_id, state.lifetime_id, running, command.reason)
             self._send(messages.topic(messages.CANCELLATIONS, state.tenant_id), state.lifetime_id, cancel)
         for visit in command.visits:
-            if nodes[visit.node].child is not None and visit.phase == "sent":
+            if nodes[visit.node].child is not None and visit.begun:
                 child_id = child_lifetime_id(visit.exec_id, visit.created_at)
                 event = Event("abort:parent", "abort_requested", {"reason": command.reason, "by": "parent"})
                 projection = project(state.tenant_id, child_id, (event,))

@@ -69,6 +69,8 @@ class Visit(msgspec.Struct):
     intent: bool = False
     """Of an `at_most_once` Task: user code may have been called."""
     trouble: Trouble = ""
+    begun: bool = False
+    """It was sent once: an executor or a child lifetime may be at it, whatever its phase is now."""
 
 
 class Outcome(msgspec.Struct):

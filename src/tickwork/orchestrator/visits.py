@@ -111,7 +111,7 @@ def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
             record_own(state, opened, "SUCCEEDED", queue.pop(0), out)
             return
     elif opened.phase == "ready":
-        opened.phase = "sent"
+        opened.phase, opened.begun = "sent", True
     out.append(Dispatch(opened))
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -28,9 +28,9 @@ ENOUGH = 1000
 
 EXPECTED = (
     "started", "waiting", "signalled", "paused", "resumed", "abort_requested", "aborted", "timer_set", "timer_fired",
-    "completed", "failed", "intent", "unknown", "reconciled", "superseded", "SUCCEEDED", "FAILED", "TIMED_OUT",
-    "CANCELLED", "LeaseExpired", "StartToClose", "ScheduleToStart", "HeartbeatTimeout", "InvalidChoice", "ChildFailed",
-    "waiting on human", "waiting on signal", "waiting on unknown", "waiting on poison", "dead letter",
+    "completed", "failed", "forked", "intent", "unknown", "reconciled", "superseded", "SUCCEEDED", "FAILED",
+    "TIMED_OUT", "CANCELLED", "LeaseExpired", "StartToClose", "ScheduleToStart", "HeartbeatTimeout", "InvalidChoice",
+    "ChildFailed", "waiting on human", "waiting on signal", "waiting on unknown", "waiting on poison", "dead letter",
 )  # fmt: skip
 """What has to happen somewhere in a campaign with all faults: a workload that never goes there proves nothing."""
 
@@ -86,16 +86,25 @@ def play(
     """Runs seeds one after another, until `minutes` are over."""
     clock = SystemClock()
     until = None if minutes is None else clock.monotonic() + 60 * minutes
-    with ExitStack() as stack:
-        if gc.isenabled():
-            stack.callback(gc.enable)
-            gc.disable()
+    with without_collector() as collect:
         for count, seed in enumerate(seeds):
             if until is not None and clock.monotonic() >= until:
                 return
             if count % COLLECT_EVERY == 0:
-                gc.collect()
+                collect()
             yield line_of(run_seed(seed, without=without, only=only))
+
+
+@contextmanager
+def without_collector() -> Iterator[Callable[[], int]]:
+    """Garbage is collected only when the function that this gives is called."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield gc.collect
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def line_of(report: Report) -> Line:

@@ -18,7 +18,9 @@ import msgspec
 from tickwork.model.ids import parent_group
 from tickwork.model.records import Event, Execution, Payload, payload_value
 from tickwork.orchestrator.replay import Replaying, replay
+from tickwork.testing.simulation import witnesses
 from tickwork.testing.simulation.history import History, fetched
+from tickwork.testing.simulation.reference import Reference
 
 if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph
@@ -30,11 +32,8 @@ if TYPE_CHECKING:
 LATE_TIMER = 60.0
 """Virtual seconds after its time within which a timer fires in a world that is well."""
 
-AFTER_END = frozenset({"superseded", "forked"})
+AFTER_END = frozenset({"superseded"})
 """Events that may follow the end: kept, applied to nothing."""
-
-LATE_REQUESTS = frozenset({"abort_requested", "paused", "resumed", "signalled", "timer_fired"})
-"""Events that may follow the end when they were asked for while the end was on its way; they change nothing."""
 
 OURS = "tickwork"
 
@@ -54,17 +53,24 @@ async def check_all(world: World) -> None:
         if call.lifetime_id not in histories:
             world.violation("I1", f"user code ran for lifetime {call.lifetime_id}, which does not exist")
     _nothing_vanished(world, histories)
+    await witnesses.check(world, histories)
 
 
-async def rows_say_what_logs_say(world: World) -> None:
-    """I11: in a world that is well and at rest, the status of a row is that of its log, folded from nothing."""
+async def rows_that_lie(world: World) -> list[Lifetime]:
+    """I11: in a world that is well, a row comes to the status of its log, folded from nothing; and so its questions."""
+    found: list[Lifetime] = []
     for lifetime in await world.database.store.open_lifetimes(limit=100_000):
         log = await world.database.store.read_log(lifetime.tenant_id, lifetime.lifetime_id, 0, 1_000_000)
         replaying = Replaying(world.graph(lifetime.graph_digest), lifetime_id=lifetime.lifetime_id)
         for logged in fetched(log, world.blobs.kept):
             replaying.feed(logged)
         if replaying.divergence is None and replaying.state.status != lifetime.status:
-            world.violation("I11", f"{await standing(world, lifetime)}: its log says {replaying.state.status}")
+            found.append(lifetime)
+        recorded = {logged.entry.entry_id for logged in log}
+        for question in await world.database.store.questions(lifetime.tenant_id, lifetime.lifetime_id):
+            if question.exec_id in recorded and lifetime not in found:
+                found.append(lifetime)
+    return found
 
 
 def _acked(world: World, history: History | None, ack: Ack) -> None:
@@ -75,6 +81,8 @@ def _acked(world: World, history: History | None, ack: Ack) -> None:
     found = True
     if ack.what == "start":
         found = history.lifetime.idempotency_key == ack.token and bool(history.log)
+    elif ack.what == "fork":
+        found = bool(history.forks())
     elif ack.what == "answer":
         done = history.executions.get(ack.token[0])
         found = done is not None and payload_value(done.result) == ack.token[1]
@@ -114,6 +122,11 @@ class Checker:
     def __init__(self, world: World, history: History) -> None:
         self.world, self.history = world, history
         self.graph: AgentGraph = history.graph
+        self.lifetime_id = history.lifetime.lifetime_id
+        self.log = fetched(history.log, world.blobs.kept)
+        self.whole = {e.entry.exec_id: e.entry for e in self.log if isinstance(e.entry, Execution)}
+        """Executions with the content of their blobs."""
+        self.seqs = {logged.entry.entry_id: logged.seq for logged in history.log}
 
     def check(self) -> None:
         """All of it."""
@@ -126,6 +139,7 @@ class Checker:
         self._pauses()
         self._timers()
         self._blobs()
+        self._signals()
         self._replay()
 
     def wrong(self, invariant: str, evidence: str) -> None:
@@ -154,7 +168,7 @@ class Checker:
                 self.wrong("I11", f"the row says {lifetime.status}, the log {ends[0].entry}")
             for logged in log[ends[0].seq :]:
                 entry = logged.entry
-                if not (isinstance(entry, Event) and entry.type in AFTER_END | LATE_REQUESTS):
+                if not (isinstance(entry, Event) and entry.type in AFTER_END):
                     self.wrong("I7", f"{_said(entry)} is recorded after the end")
 
     def _causes(self) -> None:
@@ -223,35 +237,46 @@ class Checker:
     def _effects(self) -> None:
         """I3: who ran what, and how often."""
         by_exec = self.world.ledger.by_exec
-        keys: dict[tuple[str, str, int], str] = {}
+        keys: dict[tuple[str, str, str, int], str] = {}
         for entry in self.history.executions.values():
             node = self.graph.node[entry.name]
             calls = by_exec.get(entry.exec_id, [])
+            for call in calls:
+                self._given(entry, call)
             if calls and not node.runs_code:
                 self.wrong("I3", f"{_said(entry)} runs no code and was called")
             ran = entry.executor.partition(" ")[0] not in (OURS, "human", "signal") and not entry.executor.startswith(
-                ("human:", "signal:", "child:", "reconciled")
+                ("human:", "signal:", "child:", "reconcile", "fork")
             )
             if node.runs_code and ran and entry.status == "SUCCEEDED" and not calls:
                 self.wrong("I3", f"{_said(entry)} succeeded and was never called")
             for call in calls:
-                visit = (entry.branch, entry.name, entry.iteration)
+                visit = (call.lifetime_id, entry.branch, entry.name, entry.iteration)
                 if keys.setdefault(visit, call.key) != call.key:
                     self.wrong("I3", f"{_said(entry)} was called under two idempotency keys")
             if node.effect == "at_most_once":
                 self._called_once(entry, calls)
 
+    def _given(self, entry: Execution, call: Call) -> None:
+        """I5: what a join is given are the results of its branches, in their order."""
+        parents = [self.whole.get(parent) for parent in entry.parents]
+        if call.given is None or len(parents) < 2 or any(p is None or p.kind != "task" for p in parents):
+            return
+        results = [payload_value(parent.result) for parent in parents if parent is not None]
+        if len(call.given) == len(results) and call.given != results:
+            self.wrong("I5", f"{_said(entry)} was given the results of its branches in another order, or others")
+
     def _called_once(self, entry: Execution, calls: list[Call]) -> None:
         if len(calls) > 1:
             who = ", ".join(call.process for call in calls)
             self.wrong("I3", f"{_said(entry)} is at_most_once and was called {len(calls)} times, by {who}")
-        before = self.history.at(entry.branch, entry.name, entry.iteration, entry.attempt - 1)
-        earlier = self.world.ledger.by_exec.get(before, []) if before is not None else []
-        if not earlier or not calls or earlier[0].began > calls[0].began:
-            return
         retried = {event.data["exec_id"] for event in self.history.events("reconciled")}
-        if before not in retried and earlier[0].how != "RetryableError":
-            self.wrong("I3", f"{_said(entry)} was called although the attempt before it may have had its effect")
+        for before in self.history.at(entry.branch, entry.name, entry.iteration, entry.attempt - 1):
+            earlier = [c for c in self.world.ledger.by_exec.get(before, []) if c.lifetime_id == self.lifetime_id]
+            if not earlier or not calls or before in retried:
+                continue
+            if earlier[0].how != "RetryableError" or earlier[0].began > calls[0].began:
+                self.wrong("I3", f"{_said(entry)} was called although the attempt before it may have had its effect")
 
     def _attempts(self) -> None:
         """I14: no more attempts than the policy allows; those that were lost or reconciled do not count."""
@@ -283,7 +308,7 @@ class Checker:
         return bool(self.world.ledger.by_exec.get(entry.exec_id)) and entry.executor.partition(" ")[0] != OURS
 
     def _timers(self) -> None:
-        """I13: a timer fires once, and not before its time, but for as much as clocks disagree."""
+        """I13: a timer fires once, and not before its time by the store's clock."""
         due = {e.data["timer_id"]: e.data["due"] for e in self.history.events("timer_set")}
         for event in self.history.events("waiting"):
             if event.data.get("deadline") is not None:
@@ -298,9 +323,40 @@ class Checker:
                 fired.add(timer_id)
                 if timer_id not in due:
                     self.wrong("I13", f"timer {timer_id} fired and was never set")
-                elif logged.at < due[timer_id] - self.world.disagreement():
+                elif logged.at < due[timer_id]:
                     early = (due[timer_id] - logged.at) / 1e6
                     self.wrong("I13", f"timer {timer_id} fired {early:g} s early by the store's clock")
+
+    def _signals(self) -> None:
+        """A signal is given to one wait, and a wait that ended without one had none that it could have had."""
+        taken: dict[Any, str] = {}
+        passed: list[tuple[Any, str]] = []
+        kept: dict[str, list[tuple[int, Any]]] = {}
+        paused = self.history.pauses()
+        for logged in self.log:
+            entry = logged.entry
+            if isinstance(entry, Event):
+                if entry.type == "signalled":
+                    token = payload_value(msgspec.convert(entry.data["payload"], Payload))["token"]
+                    kept.setdefault(entry.data["name"], []).append((logged.seq, token))
+                elif entry.type == "waiting" and entry.data["on"] == "signal":
+                    since = max([self.seqs.get(parent, 0) for parent in entry.data["parents"]], default=1)
+                    early = [token for seq, token in kept.get(entry.data["name"], []) if seq < since]
+                    passed += [(token, entry.data["node"]) for token in early]
+                continue
+            signal = self.graph.node[entry.name].signal
+            value = payload_value(entry.result) if signal is not None and entry.result is not None else None
+            if signal is None:
+                continue
+            if isinstance(value, dict) and "token" in value:
+                token = value["token"]
+                if token in taken and not self.history.events("forked"):
+                    self.wrong("I1", f"the signal {token} was given to {taken[token]} and to {_said(entry)}")
+                taken[token] = _said(entry)
+                kept[signal.name] = [(seq, other) for seq, other in kept.get(signal.name, []) if other != token]
+        for token, node in passed if not (paused or self.history.events("forked")) else []:
+            if token not in taken:
+                self.wrong("I1", f"{node} began to wait for a signal, and {token} had come before and was not taken")
 
     def _blobs(self) -> None:
         for entry in self.history.executions.values():
@@ -313,11 +369,14 @@ class Checker:
                     self.wrong("I16", f"{_said(entry)} points at {payload.uri}, which is not what was kept")
 
     def _replay(self) -> None:
-        """I11: folded again from nothing, the log is what the core decides."""
+        """I11: folded again from nothing, the log is what the core decides; and what a second opinion says it is."""
         lifetime = self.history.lifetime
-        log = fetched(self.history.log, self.world.blobs.kept)
+        if lifetime.ended:
+            Reference(self.graph, lifetime.lifetime_id, self.wrong).walk(self.log)
         try:
-            found = replay(self.graph, log, lifetime_id=lifetime.lifetime_id, tenant_id=lifetime.tenant_id).divergence
+            found = replay(
+                self.graph, self.log, lifetime_id=lifetime.lifetime_id, tenant_id=lifetime.tenant_id
+            ).divergence
         except Exception as error:  # noqa: BLE001 - a log that cannot be folded is a finding, whatever it raises
             self.wrong("I11", f"the log cannot be replayed: {type(error).__name__}: {error}")
             return
@@ -348,11 +407,12 @@ async def waits_for_something_named(world: World, lifetime: Lifetime) -> bool:
         return True
     tenant = lifetime.tenant_id
     if lifetime.status == "WAITING":
-        if await store.questions(tenant, lifetime.lifetime_id):
+        late = world.store_clock.now() - int(LATE_TIMER * 1e6)
+        if any(not q.deadline or q.deadline > late for q in await store.questions(tenant, lifetime.lifetime_id)):
             return True
         timers, _ = await store.due_timers(1 << 62, 100_000)
         due = [timer.due for timer in timers if timer.lifetime_id == lifetime.lifetime_id]
-        return bool(due) and min(due) > world.store_clock.now() - int(LATE_TIMER * 1e6)
+        return bool(due) and min(due) > late
     children = [one for one in await world.family(tenant, lifetime.lifetime_id) if one is not lifetime]
     for child in children:
         if child.lifetime_id != lifetime.lifetime_id and await waits_for_something_named(world, child):

@@ -14,13 +14,12 @@ class SkewedClock:
     def __init__(self, loop: SimulatedLoop, offset: float = 0.0, drift: float = 0.0) -> None:
         self._loop = loop
         self._rate = 1.0 + drift
-        self.offset = self.furthest = offset
-        """Seconds off true time now, and the furthest ahead that it ever was."""
+        self.offset = offset
+        """Seconds off true time."""
 
     def step(self, seconds: float) -> None:
         """Sets the wall clock forward or back."""
         self.offset += seconds
-        self.furthest = max(self.furthest, self.offset)
 
     def now(self) -> int:
         """Wall time in microseconds; steps when `offset` is changed."""

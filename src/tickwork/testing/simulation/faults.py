@@ -49,6 +49,7 @@ FAULTS: dict[str, Kind] = {
     "blob.lost_answer": Kind(0.02, 0.3, "a blob is stored, and the call fails"),
     "process.kill": Kind(0.2, 6, "a process dies at any await"),
     "process.code": Kind(0.01, 0.7, "user code takes its process along; a probability of one call"),
+    "process.poison": Kind(0.05, 0.3, "a visit ends every worker that runs it; a probability of one visit"),
     "process.stop": Kind(0.1, 3, "a process is stopped in order, and comes back"),
     "process.freeze": Kind(0.2, 4, "a process stands still, sometimes past its lease, and wakes"),
     "clock.skew": Kind(1, 1, "clocks are off by seconds or minutes, and drift"),
@@ -90,7 +91,9 @@ class Options(msgspec.Struct, kw_only=True):
     slow: float
     """The chance of a call of user code to take its time."""
     large: float
-    """The chance of a result to need the blob store."""
+    """The chance of a result to be too large for a reference, or for the log."""
+    forking: float
+    """The chance of what people do to be a fork."""
     actions: float
     """Seconds between two actions of a lifetime's people, about."""
     skews: tuple[tuple[float, float], ...]
@@ -124,11 +127,13 @@ def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: I
         concurrency=dice.choice([1, 2, 4, 100]),
         latency=dice.choice([0.0, 0.0, 0.002, 0.05]),
         session=dice.choice([3.0, 10.0, 45.0]),
-        phase=dice.spread(5, 300),
+        # Who dies of poison comes back after a while and dies again, until it is parked.
+        phase=dice.spread(5, 300) * (5 if "process.poison" in rates else 1),
         calls=dice.choice([5, 10, 20, 40]),
         failing=dice.choice([0.0, 0.05, 0.15, 0.4]),
         slow=dice.choice([0.0, 0.1, 0.5]),
-        large=dice.choice([*[0.0] * 9, 0.15]),
+        large=dice.choice([0.0, 0.0, 0.1, 0.5]),
+        forking=dice.choice([0.0, 0.0, 0.0, 0.1, 0.3]),
         actions=dice.spread(0.5, 30),
         skews=tuple(skews),
     )

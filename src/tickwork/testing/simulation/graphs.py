@@ -17,6 +17,7 @@ from tickwork.model.graph import (
     Human,
     Join,
     JoinMode,
+    Limits,
     Node,
     RetryPolicy,
     Signal,
@@ -61,7 +62,10 @@ def random_graph(dice: Dice, name: str, *, most_tasks: int = 5, children: bool =
         conditional = {edge.source for edge in edges if edge.condition}
         nodes = [_code(dice, plan, "plan") for plan in plans]
         nodes += [_task(dice, task, task in conditional, children=children) for task in tasks]
-        graph = AgentGraph(name=name, version="1.0.0", nodes=tuple(nodes), edges=tuple(edges))
+        limits = Limits()
+        if dice.chance(0.1):
+            limits = dice.choice([Limits(visits=3), Limits(open_visits=4), Limits(records=40), Limits(depth=1)])
+        graph = AgentGraph(name=name, version="1.0.0", nodes=tuple(nodes), edges=tuple(edges), limits=limits)
         if not validate(graph):
             return graph
 

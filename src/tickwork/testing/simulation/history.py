@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwork.model.ids import exec_id, group_path, parent_group
+from tickwork.model.ids import group_path, parent_group
 from tickwork.model.records import Event, Execution, LogEntry
+from tickwork.testing.simulation.reference import exec_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,9 +51,16 @@ class History:
         """Events of one type, in order."""
         return self._events.get(kind, [])
 
-    def at(self, branch: str, name: str, iteration: int, attempt: int) -> str | None:
-        """The exec id of this attempt, recorded or not; None for an attempt that cannot be."""
-        return exec_id(self.lifetime.lifetime_id, branch, name, iteration, attempt) if attempt > 0 else None
+    def at(self, branch: str, name: str, iteration: int, attempt: int) -> list[str]:
+        """The exec ids that this attempt may have, recorded or not: those of the lifetimes it was forked from, too."""
+        first = self.log[0].entry if self.log else None
+        began = first.data.get("lifetime_id") if isinstance(first, Event) else None
+        lineages = dict.fromkeys([began or self.lifetime.lifetime_id, *[e.data["into"] for e in self.events("forked")]])
+        return [exec_id(of, branch, name, iteration, attempt) for of in lineages] if attempt > 0 else []
+
+    def forks(self) -> list[tuple[int, Event]]:
+        """Where in the log it was forked."""
+        return [(e.seq, e.entry) for e in self.log if isinstance(e.entry, Event) and e.entry.type == "forked"]
 
     def in_order(self) -> list[Execution]:
         """Executions in the order of the log."""
@@ -83,7 +91,7 @@ class History:
             entry = logged.entry
             if isinstance(entry, Event) and entry.type == "paused" and begin is None:
                 begin = logged.seq
-            elif isinstance(entry, Event) and entry.type == "resumed" and begin is not None:
+            elif isinstance(entry, Event) and entry.type in ("resumed", "forked") and begin is not None:
                 found.append((begin, logged.seq))
                 begin = None
         return found if begin is None else [*found, (begin, len(self.log) + 1)]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tickwork.testing.simulation.faults import Faults
     from tickwork.testing.simulation.process import SimulatedProcess
     from tickwork.testing.simulation.scheduler import SimulatedLoop
+    from tickwork.testing.simulation.witnesses import Customs
 
 LATEST = 3600.0
 """Seconds that a message may be late."""
@@ -35,11 +36,15 @@ class Network:
         self.faults = faults
         self.on_ack: list[Callable[[str, Sequence[Delivery]], None]] = []
         """Called with the group and what one of its members acknowledges."""
+        self.customs: Customs | None = None
+        """Who watches what is published, received and acknowledged."""
         self._loop = loop
         self._held: dict[tuple[str, str], list[BusMessage]] = {}
 
     def accept(self, place: str, topic: str, messages: Sequence[BusMessage]) -> list[BusMessage]:
         """Takes messages in; returns those that are to be delivered at once, in order."""
+        if self.customs is not None:
+            self.customs.published(topic, messages)
         if not self.faults.on:
             return list(messages)
         prompt: list[BusMessage] = []
@@ -147,7 +152,10 @@ class SimulatedSubscription:
             if self._out and not self._closed:
                 self._inner = await self._network.bus.subscribe(self._topics, self._group)
                 self._out = False
-            deliveries = await self._inner.receive(max_messages)
+            inner = self._inner
+            deliveries = await inner.receive(max_messages)
+            if self._network.customs is not None:
+                self._network.customs.received(self._group, inner, deliveries)
             if deliveries or self._closed:
                 return deliveries
 
@@ -157,16 +165,23 @@ class SimulatedSubscription:
         if not self._out:
             for listener in self._network.on_ack:
                 listener(self._group, deliveries)
+            if self._network.customs is not None:
+                self._network.customs.acknowledged(self._group, self._inner, deliveries)
             await self._inner.ack(deliveries)
 
     async def close(self) -> None:
         """Leaves the group, unless the process is dead and the broker has not noticed."""
         if not self._process.cut:
             self._closed = True
-            await self._inner.close()
+            await self._leave()
 
     async def throw_out(self) -> None:
         """The broker does not believe in this member any more."""
         if not self._out and not self._closed:
             self._out = True
-            await self._inner.close()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        if self._network.customs is not None:
+            self._network.customs.left(self._inner)
+        await self._inner.close()

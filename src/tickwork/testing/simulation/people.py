@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, StorageError, UsageError
+from tickwork.model.records import Execution
 from tickwork.testing.simulation.dice import Dice
 from tickwork.testing.simulation.graphs import SIGNALS
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tickwork.model.lifetime import Lifetime, Question
-    from tickwork.service import Service
     from tickwork.testing.simulation.world import World
+
+MOST_FORKS = 3
+"""Forks that one person asks for."""
 
 PATIENCE = 20.0
 """Virtual seconds that a caller waits for an answer."""
@@ -44,6 +47,8 @@ class Person:
         self.tenant = world.tenants[number % len(world.tenants)]
         self.graph = world.bounds[world.mains[number % len(world.mains)]].graph
         self.lifetime_id: str | None = None
+        self.forks: list[str] = []
+        """Forks of that lifetime, and of those."""
         self._signals = 0
 
     async def live(self) -> None:
@@ -78,9 +83,12 @@ class Person:
         lifetime_id = self.lifetime_id
         if lifetime_id is None:
             return
+        lifetime_id = self.dice.choice([lifetime_id, lifetime_id, *self.forks])
         deed = self.dice.choice(
             ["answer"] * 6 + ["signal"] * 4 + ["pause"] * 2 + ["resume"] * 3 + ["reconcile"] * 2 + ["again"]
         )
+        if len(self.forks) < MOST_FORKS and self.dice.chance(self.world.options.forking):
+            deed = "fork"
         if self.dice.chance(0.02):
             deed = "abort"
         if deed == "answer":
@@ -91,6 +99,8 @@ class Person:
             await self.reconcile()
         elif deed == "again":
             await self.start()
+        elif deed == "fork":
+            await self.fork(lifetime_id)
         elif deed == "pause":
             await self._verb("pause", lifetime_id)
         elif deed == "resume":
@@ -107,17 +117,22 @@ class Person:
         by = question.who[0] if question.who else "bob"
         if wrong:
             payload, by = ("nonsense", by) if question.answer_schema is not None else (payload, "mallory")
-        for _ in range(2 if twice else 1):
-            done = await self._call(
-                f"answer {question.node}",
-                lambda service: service.answer(
-                    question.lifetime_id, payload, tenant=self.tenant, exec_id=question.exec_id, by=by
-                ),
-            )
-            if done is not None:
-                self._acked("answer", question.lifetime_id, (question.exec_id, payload))
-                if wrong and (question.answer_schema is not None or question.who):
-                    self.world.violation("I1", f"a wrong answer to {question.exec_id} was taken")
+        if twice and not wrong:
+            other = {**payload, "token": self.dice.getrandbits(40)}
+            await asyncio.gather(self._answer(question, payload, by), self._answer(question, other, by))
+        elif await self._answer(question, payload, by) and wrong and (question.answer_schema or question.who):
+            self.world.violation("I1", f"a wrong answer to {question.exec_id} was taken")
+
+    async def _answer(self, question: Question, payload: Any, by: str) -> bool:
+        done = await self._call(
+            f"answer {question.node}",
+            lambda service: service.answer(
+                question.lifetime_id, payload, tenant=self.tenant, exec_id=question.exec_id, by=by
+            ),
+        )
+        if done is not None:
+            self._acked("answer", question.lifetime_id, (question.exec_id, payload))
+        return done is not None
 
     async def signal(self, lifetime_id: str, name: str) -> None:
         """Sends a signal with a payload of its own."""
@@ -145,9 +160,40 @@ class Person:
             ),
         )
 
+    async def fork(self, lifetime_id: str) -> None:
+        """Forks a lifetime at one of its executions, sometimes with another result."""
+        log = await self.world.database.store.read_log(self.tenant, lifetime_id, 0, 1_000)
+        done = [e.entry for e in log if isinstance(e.entry, Execution)]
+        if not done:
+            return
+        at = self.dice.choice(done)
+        result: Any = {"n": self.dice.randint(0, 9)} if at.kind == "task" else []
+        other = {"result": result} if self.dice.chance(0.4) else {}
+        made = await self._call(
+            f"fork at {at.name} {at.exec_id}",
+            lambda past: past.fork(lifetime_id, at.exec_id, tenant=self.tenant, by="eve", **other),
+            of="past",
+        )
+        if made is not None:
+            self._acked("fork", made.lifetime_id, lifetime_id)
+            self.forks.append(made.lifetime_id)
+
+    async def _mine(self) -> list[Lifetime]:
+        """The open lifetimes of the family: its own, its forks, and the children of all of them."""
+        found: list[Lifetime] = []
+        for one in [self.lifetime_id, *self.forks]:
+            found += await self.world.family(self.tenant, one)
+        return found
+
     async def help(self) -> None:
         """In a world that is well: does whatever the family waits for."""
-        for lifetime in await self.world.family(self.tenant, self.lifetime_id):
+        known = [*([self.lifetime_id] if self.lifetime_id else []), *self.forks]
+        for one in known:  # it grows: a fork that nobody was told of may have forks, too
+            for fork in await self.world.forks(self.tenant, one) if self.world.options.forking else []:
+                if fork not in known:
+                    known.append(fork)
+                    self.forks.append(fork)
+        for lifetime in await self._mine():
             if lifetime.status == "PAUSED":
                 await self._verb("resume", lifetime.lifetime_id)
             for question in await self.world.database.store.questions(self.tenant, lifetime.lifetime_id):
@@ -165,14 +211,14 @@ class Person:
 
     async def _question(self, on: str) -> Question | None:
         found: list[Question] = []
-        for lifetime in await self.world.family(self.tenant, self.lifetime_id):
+        for lifetime in await self._mine():
             found += await self.world.database.store.questions(self.tenant, lifetime.lifetime_id, on=on)
         return self.dice.choice(found) if found else None
 
     def _acked(self, what: str, lifetime_id: str, token: Any = None) -> None:
         self.world.acks.append(Ack(what, self.tenant, lifetime_id, token))
 
-    async def _call(self, what: str, ask: Callable[[Service], Awaitable[Lifetime]]) -> Lifetime | None:
+    async def _call(self, what: str, ask: Callable[[Any], Awaitable[Lifetime]], of: str = "service") -> Lifetime | None:
         """Asks some process: what it says, or None when it refuses or does not answer."""
         process = self.world.some_process(self.dice)
         name = f"person{self.number}"
@@ -180,7 +226,7 @@ class Person:
             return None
         self.world.trace(name, f"asks {process.name}: {what}")
         try:
-            made: Lifetime = await self.world.ask(process, ask)
+            made: Lifetime = await self.world.ask(process, ask, of)
         except (AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError, StorageError) as error:
             self.world.trace(name, f"{what}: {type(error).__name__}")
             return None

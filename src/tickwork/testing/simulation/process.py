@@ -26,6 +26,7 @@ from tickwork.testing.virtual import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from tickwork.history import History as Replays
     from tickwork.model.records import LogEntry
     from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateStore
     from tickwork.profiles import Profile
@@ -93,6 +94,8 @@ class SimulatedProcess:
         self.blobs = SimulatedBlobs(world.blobs, world.faults, self)
         self.service: Service | None = None
         """The use cases, once it is up."""
+        self.past: Replays | None = None
+        """Replays and forks, likewise."""
         self._latency = world.options.latency
         self._tasks: list[asyncio.Task[Any]] = []
         self._main = self.spawn(self._executor() if executor_only else self._everything())
@@ -128,6 +131,7 @@ class SimulatedProcess:
     def kill(self) -> None:
         """SIGKILL: nothing of it runs any more, and the broker learns of it later."""
         self.world.trace(self.name, "is killed")
+        self.world.troubled = True
         self.cut, self.service = True, None
         self.world.loop.halt(self.place)
         self.world.after(self.world.options.session, self.bus.drop_out)
@@ -135,12 +139,14 @@ class SimulatedProcess:
     def stop(self) -> None:
         """SIGTERM: it closes everything in order."""
         self.world.trace(self.name, "is told to stop")
+        self.world.troubled = True
         self.service = None
         self._main.cancel()
 
     def freeze(self) -> None:
         """SIGSTOP."""
         self.world.trace(self.name, "freezes")
+        self.world.troubled = True
         self.frozen = True
         self.world.loop.halt(self.place)
         self.world.after(self.world.options.session, self._given_up)
@@ -176,7 +182,7 @@ class SimulatedProcess:
             for tenant in self.world.tenants:
                 for bound in self.world.bounds:
                     await runtime.bind(bound, tenant=tenant)
-            self.service = runtime.service
+            self.service, self.past = runtime.service, runtime.history
             self.world.trace(self.name, "is up")
             await runtime.guard(self.world.loop.create_future())
         raise StorageError("the runtime ended by itself")

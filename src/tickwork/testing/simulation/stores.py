@@ -130,8 +130,10 @@ class SimulatedKV:
         return await self._kv.get(key)
 
     async def put(self, key: str, value: bytes, ttl: float | None = None, *, if_absent: bool = False) -> bool:
-        """As the store."""
+        """As the store; a value that is there is overlooked now and then."""
         await self._arrive(f"put {key}")
+        if if_absent and self._faults.strikes("kv.miss", self._process.name, key):
+            if_absent = False
         return await self._kv.put(key, value, ttl, if_absent=if_absent)
 
     async def delete(self, key: str) -> None:

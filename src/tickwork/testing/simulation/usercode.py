@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from tickwork.testing.simulation.process import SimulatedProcess
     from tickwork.testing.simulation.world import World
 
-PAD = "x" * (1024 * 1024)
+MIDDLING = "x" * 2_000
+"""Makes a result too large to travel with a reference (see `world.small_limits`)."""
+
+LARGE = "x" * 6_000
 """Makes a result too large for a record."""
 
 
@@ -45,6 +48,10 @@ class Call(msgspec.Struct):
     attempt: int
     process: str
     began: float
+    stubborn: bool = False
+    """It goes on when it is told to stop."""
+    given: Any = None
+    """Its input, where that is a list: of a join, the results of its branches."""
     ended: float | None = None
     how: str = ""
 
@@ -89,9 +96,9 @@ def _implementation(graph: AgentGraph, node: Node) -> Implementation:
     is_async = style.chance(0.7) or node.limits.heartbeat is not None
 
     async def run(given: Any, ctx: Context) -> Any:
-        world, dice, call = _enter(given, ctx, node)
+        world, dice, call = _enter(given, ctx, node, stubborn=stubborn)
         process = OWNER.get().host
-        if world.faults.strikes("process.code", process.name, node.name):
+        if _is_poison(world, ctx) or world.faults.strikes("process.code", process.name, node.name):
             world.kill(world.processes.index(process))
             await asyncio.sleep(0)  # noqa: TID251 - never comes back
         try:
@@ -128,14 +135,25 @@ def _what_happened(_given: Any, ctx: Context) -> Any:
     return {"n": 0, "reconciled": True}
 
 
-def _enter(given: Any, ctx: Context, node: Node) -> tuple[World, Dice, Call]:
+def _is_poison(world: World, ctx: Context) -> bool:
+    """Whether this visit ends every worker that runs it, while the world is ill."""
+    rate = world.options.rates.get("process.poison", 0.0)
+    visit = Dice(world.seed, "poison", ctx.lifetime.id, ctx.branch, ctx.node, ctx.iteration)
+    if not rate or not world.faults.on or not visit.chance(rate):
+        return False
+    world.faults.struck("process.poison", OWNER.get().name, ctx.node)
+    return True
+
+
+def _enter(given: Any, ctx: Context, node: Node, *, stubborn: bool = False) -> tuple[World, Dice, Call]:
     process: SimulatedProcess = OWNER.get().host
     world = process.world
     now = world.loop.time()
     facts = ctx.lifetime
     call = Call(
-        facts.tenant, facts.id, ctx.exec_id, ctx.idempotency_key, node.name, node.kind, ctx.attempt, process.name, now
-    )
+        facts.tenant, facts.id, ctx.exec_id, ctx.idempotency_key, node.name, node.kind, ctx.attempt, process.name, now,
+        stubborn, given if isinstance(given, list) else None,
+    )  # fmt: skip
     number = world.ledger.enter(call)
     size = len(given) if isinstance(given, list | dict) else 1
     what = f"{node.name} {ctx.branch}#{ctx.iteration}/{ctx.attempt}"
@@ -188,7 +206,7 @@ def _fail_sometimes(world: World, dice: Dice) -> None:
 def _result(world: World, dice: Dice, ctx: Context) -> Any:
     value: dict[str, Any] = {"n": dice.randint(0, 9), "by": ctx.exec_id[:8]}
     if dice.chance(world.options.large):
-        value["pad"] = PAD
+        value["pad"] = dice.choice([MIDDLING, LARGE])
     return value
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import traceback
 from collections import Counter
-from contextlib import ExitStack, suppress
-from functools import lru_cache
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,9 +22,12 @@ import msgspec
 from tickwork.adapters.kv.memory import MemoryKV
 from tickwork.adapters.state.sqlite import SqliteStore
 from tickwork.errors import StorageError
+from tickwork.history import FORK_LABEL
 from tickwork.model import messages
+from tickwork.model.lifetime import TERMINAL
 from tickwork.model.records import Execution
 from tickwork.orchestrator.starting import PARENT_LABEL
+from tickwork.orchestrator.state import LEASE_EXPIRED
 from tickwork.ports import LifetimeQuery
 from tickwork.testing.simulation import checkers
 from tickwork.testing.simulation.chaos import Chaos
@@ -39,9 +42,10 @@ from tickwork.testing.simulation.scheduler import SimulatedLoop, Stuck
 from tickwork.testing.simulation.stores import Blobs, Database
 from tickwork.testing.simulation.trace import LogReader, Trace
 from tickwork.testing.simulation.usercode import Ledger, bind_leaf, bind_pooled
+from tickwork.testing.simulation.witnesses import GARBLED, Customs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from tickwork.model.graph import AgentGraph
@@ -49,7 +53,6 @@ if TYPE_CHECKING:
     from tickwork.model.messages import Append
     from tickwork.ports import Appended, Delivery
     from tickwork.sdk.loading import BoundGraph
-    from tickwork.service import Service
     from tickwork.testing.simulation.history import History
     from tickwork.testing.simulation.people import Ack
 
@@ -71,8 +74,11 @@ ROUNDS = 10
 MOST_VIOLATIONS = 20
 """Violations of one seed that are told."""
 
-CALLBACKS = 400_000
+CALLBACKS = 600_000
 """Callbacks after which a seed has lost its way."""
+
+SMALL = {"INLINE_LIMIT": 4_000, "REFERENCE_INLINE_LIMIT": 1_000}
+"""Bounds that are low in a simulation, so that what is large there costs no time."""
 
 
 class Violation(msgspec.Struct):
@@ -140,6 +146,15 @@ class World:
         self.histories: dict[str, History] = {}
         """What was recorded, once all is over."""
         self.dead_letters = 0
+        self.troubled = False
+        """Whether a process ever died, stopped or froze."""
+        self.ended_at: dict[str, float] = {}
+        """When the end of a lifetime was recorded."""
+        self.lost_at: dict[str, float] = {}
+        """When an execution was recorded as lost with its worker."""
+        self.unreadable: list[tuple[str, bytes]] = []
+        """What was acknowledged although nobody could read it, with its topic."""
+        self.network.customs = Customs(self)
 
     # -- what its parts ask for
 
@@ -164,7 +179,7 @@ class World:
         able = [process for process in self.processes if process.service is not None]
         return dice.choice(able) if able else None
 
-    async def ask(self, process: SimulatedProcess, what: Callable[[Service], Awaitable[Any]]) -> Any:
+    async def ask(self, process: SimulatedProcess, what: Callable[[Any], Awaitable[Any]], of: str = "service") -> Any:
         """Has a process do something for a person. StorageError when it does not answer."""
         reply: asyncio.Future[Any] = self.loop.create_future()
 
@@ -172,7 +187,7 @@ class World:
             try:
                 if process.service is None:
                     raise StorageError("the process is stopping")
-                value = await what(process.service)
+                value = await what(getattr(process, of))
             except Exception as error:  # noqa: BLE001 - whoever asked gets it
                 if not reply.done():
                     reply.set_exception(error)
@@ -191,12 +206,6 @@ class World:
         finally:
             timer.cancel()
 
-    def disagreement(self) -> int:
-        """Microseconds by which some process's clock was ever ahead of the store's, at most."""
-        drift = max(abs(drift) for _, drift in self.options.skews) * 2 * self.loop.time()
-        ahead = max(clock.furthest for clock in self.clocks) - self.store_clock.offset
-        return round(max(0.0, ahead + drift) * 1_000_000)
-
     def graph(self, digest: str) -> AgentGraph:
         """The graph of this world with this digest."""
         return next(bound.graph for bound in self.bounds if bound.graph.digest == digest)
@@ -212,9 +221,15 @@ class World:
             self.trace(process, f"records {append.lifetime_id[-6:]} {what}{f' -> {status}' if status else ''}")
         elif status:
             self.trace(process, f"projects {append.lifetime_id[-6:]} -> {status}")
+        for seq, entry in zip(appended.seqs, append.entries, strict=True):
+            if seq is not None and isinstance(entry, Execution) and entry.error and entry.error.type == LEASE_EXPIRED:
+                self.lost_at[entry.exec_id] = self.loop.time()
+        if status in TERMINAL and new:
+            self.ended_at.setdefault(append.lifetime_id, self.loop.time())
 
     def _acked(self, group: str, deliveries: Sequence[Delivery]) -> None:
         """I18: the Data Plane acknowledges nothing before the store has answered for it."""
+        self.unreadable += [(d.topic, d.message.value) for d in deliveries if d.message.value.startswith(GARBLED)]
         if group != messages.DATA_PLANE:
             return
         for delivery in deliveries:
@@ -234,6 +249,11 @@ class World:
         for tenant in self.tenants:
             found += await self.database.store.list_lifetimes(tenant, LifetimeQuery(limit=10_000))
         return sorted(found, key=lambda lifetime: lifetime.lifetime_id)
+
+    async def forks(self, tenant: str, lifetime_id: str) -> list[str]:
+        """The forks of a lifetime, known or not to those who asked for them."""
+        query = LifetimeQuery(label=(FORK_LABEL, lifetime_id), limit=1000)
+        return sorted([one.lifetime_id for one in await self.database.store.list_lifetimes(tenant, query)])
 
     async def family(self, tenant: str, lifetime_id: str | None) -> list[Lifetime]:
         """The open ones among a lifetime and its children."""
@@ -261,6 +281,7 @@ class World:
 
     def fallen(self, process: SimulatedProcess, error: BaseException | None) -> None:
         """A process has ended by itself: it is started again. A bug is a violation."""
+        self.troubled = True
         if not expected(error):
             self.violation("crash", f"{process.name} fell: {type(error).__name__}: {error}")
         self._restart_later(self.processes.index(process))
@@ -299,7 +320,7 @@ class World:
         self._heal()
         await asyncio.gather(*lives)
         await self._until(REST, self._unrest, "is neither at its end nor waiting for anything named")
-        await checkers.rows_say_what_logs_say(self)
+        await self._until(REST, lambda: checkers.rows_that_lie(self), "is not what its log says", invariant="I11")
         await self._until(END, self._open, "does not end although all it waits for is done", helping=True)
         for tenant in self.tenants:
             self.dead_letters += len(await self.database.store.dead_letters(tenant, 1000))
@@ -323,7 +344,13 @@ class World:
                 self._restart_later(slot)
 
     async def _until(
-        self, bound: float, wrong: Callable[[], Awaitable[list[Lifetime]]], what: str, *, helping: bool = False
+        self,
+        bound: float,
+        wrong: Callable[[], Awaitable[list[Lifetime]]],
+        what: str,
+        *,
+        helping: bool = False,
+        invariant: str = "I9",
     ) -> None:
         """Waits until nothing is wrong any more; a violation when that takes longer than `bound`."""
         until = self.loop.time() + bound
@@ -331,7 +358,7 @@ class World:
             if self.loop.time() >= until:
                 for one in found:
                     how = await checkers.standing(self, one)
-                    self.violation("I9", f"after {bound:g} s, {how} {what}")
+                    self.violation(invariant, f"after {bound:g} s, {how} {what}")
                 return
             if len(self.violations) >= MOST_VIOLATIONS:
                 return  # a process that falls at each start does so for ever
@@ -423,13 +450,22 @@ def run_seed(
         if gc.isenabled():
             stack.callback(gc.enable)
             gc.disable()
-        # What the fields of a class are is looked up for each part of each graph, and is slow to find out.
-        stack.callback(setattr, msgspec.structs, "fields", msgspec.structs.fields)
-        msgspec.structs.fields = _fields
+        stack.enter_context(_small_limits())
         return _play(world)
 
 
-_fields = lru_cache(msgspec.structs.fields)
+@contextmanager
+def _small_limits() -> Iterator[None]:
+    """Lowers the bounds in `SMALL` wherever a module has taken them from the one that defines them."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("tickwork.")]
+    real = [(vars(module), name, vars(module)[name]) for module in modules for name in SMALL if name in vars(module)]
+    for names, name, _ in real:
+        names[name] = SMALL[name]
+    try:
+        yield
+    finally:
+        for names, name, value in real:
+            names[name] = value
 
 
 def _play(world: World) -> Report:

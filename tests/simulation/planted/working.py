@@ -1,0 +1,166 @@
+"""Bugs of workers, claims and leases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.simulation.planted.bug import plant, swapped
+from tickwork.executor.attempt import Attempt
+from tickwork.executor.claims import Claims, Published
+from tickwork.executor.lanes import Lanes
+from tickwork.model.claims import claim_key, claim_value
+from tickwork.orchestrator import visits
+from tickwork.orchestrator.leases import Leases, Verdict
+from tickwork.sdk.context import Context
+from tickwork.testing.simulation.scheduler import OWNER
+
+BUSY: dict[str, Any] = {"slow": 0.5, "lifetimes": 4}
+LONG: dict[str, Any] = {"slow": 1.0, "lifetimes": 4, "phase": 300.0}
+
+
+@plant("a worker takes what another one has claimed", "I3", "bus.double", "bus.rebalance", processes=3, **BUSY)
+def claim_not_checked() -> Iterator[None]:
+    real = Claims.take
+
+    async def take(self: Any, work_id: str) -> bool:
+        await real(self, work_id)
+        return True
+
+    with swapped(Claims, "take", take):
+        yield
+
+
+@plant("an `at_most_once` Task is called before its intent is recorded", "I3", "bus.double", "process.kill")
+def called_without_intent() -> Iterator[None]:
+    real = Attempt.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        real(self, *args)
+        self.permitted = True
+
+    with swapped(Attempt, "__init__", init):
+        yield
+
+
+@plant(
+    "an intent that was given up still lets its worker call", "I3", "process.freeze", phase=300.0, concurrency=1, **BUSY
+)
+def intent_not_revoked() -> Iterator[None]:
+    with swapped(visits, "revoked", lambda *_: ()):
+        yield
+
+
+@plant(
+    "a claim says when it was renewed, and other machines judge that by their own clocks", "I12", "clock.skew", **LONG
+)
+def lease_by_wall_clock() -> Iterator[None]:
+    real_take, real_beat, real_look = Claims.take, Claims.beat, Leases.look
+
+    def here() -> int:
+        """What the wall clock of this machine says, in us."""
+        return int(OWNER.get().host.clock.now())
+
+    async def take(self: Any, work_id: str) -> bool:
+        self._value = claim_value(self._worker, here())
+        return await real_take(self, work_id)
+
+    async def beat(self: Any, *rest: Any) -> None:
+        self._beat = here()
+        await real_beat(self, *rest)
+
+    async def look(self: Any, exec_id: str) -> Verdict:
+        value = await self._kv.get(claim_key(exec_id))
+        if value is None:
+            return await real_look(self, exec_id)
+        return "lost" if here() - int(value.rpartition(b":")[2]) >= self.lease * 1e6 else "alive"
+
+    with swapped(Claims, "take", take), swapped(Claims, "beat", beat), swapped(Leases, "look", look):
+        yield
+
+
+@plant("a worker is given up after a quarter of its lease", "I12", calm=True, **LONG)
+def living_worker_given_up() -> Iterator[None]:
+    real = Leases.look
+
+    async def look(self: Any, exec_id: str) -> Verdict:
+        lease, self.lease = self.lease, self.lease / 4
+        verdict = await real(self, exec_id)
+        self.lease = lease
+        return verdict
+
+    with swapped(Leases, "look", look):
+        yield
+
+
+@plant(
+    "a sweeper that was frozen takes what it saw before for the present", "I12", "process.freeze",
+    rates={"process.freeze": 4.0}, processes=1, executors=0, **LONG,
+)  # fmt: skip
+def frozen_sweeper_judges() -> Iterator[None]:
+    with swapped(Leases, "begin", lambda _self: None):
+        yield
+
+
+@plant("a worker does not renew its claims", "I12", calm=True, **LONG)
+def claims_not_renewed() -> Iterator[None]:
+    async def beat(_self: Any, *_: Any) -> None:
+        """Nothing."""
+
+    with swapped(Claims, "beat", beat):
+        yield
+
+
+@plant("a worker gives up its claims as soon as it has them", "I3", "bus.double", "bus.rebalance", processes=3, **BUSY)
+def claims_let_go() -> Iterator[None]:
+    real = Claims.take
+
+    async def take(self: Any, work_id: str) -> bool:
+        taken = await real(self, work_id)
+        await self._kv.delete(claim_key(work_id))
+        return taken
+
+    with swapped(Claims, "take", take):
+        yield
+
+
+@plant("the idempotency key changes with the attempt", "I3", calm=True, failing=0.4)
+def key_of_the_attempt() -> Iterator[None]:
+    with swapped(Context, "idempotency_key", property(lambda self: self.exec_id)):
+        yield
+
+
+@plant("a worker answers with the record of other work", "I9", "bus.double", lifetimes=4)
+def record_of_other_work() -> Iterator[None]:
+    def get(self: Any, _work_id: str) -> bytes | None:
+        return next(iter(self._records.values()), None)
+
+    with swapped(Published, "get", get):
+        yield
+
+
+@plant("an attempt that is told to stop is not", "I7", calm=True, actions=0.5, slow=0.5)
+def told_to_stop_and_goes_on() -> Iterator[None]:
+    with swapped(Lanes, "stop", lambda *_: None):
+        yield
+
+
+@plant(
+    "a worker acknowledges its input and forgets the result when the bus refuses it",
+    "I12",
+    "bus.refuse",
+    phase=300.0,
+    lifetimes=4,
+)
+def record_lost_on_the_way() -> Iterator[None]:
+    from tickwork.errors import StorageError
+    from tickwork.executor.worker import Executor
+
+    async def publish_surely(self: Any, topic: str, batch: Any) -> None:
+        try:
+            await self._bus.publish(topic, batch)
+        except StorageError:
+            return
+
+    with swapped(Executor, "_publish_surely", publish_surely):
+        yield
