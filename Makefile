@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 SEEDS ?= 20000
-MINUTES ?= 12
+MINUTES ?= 10
 CORE_SEEDS ?= 5000
 SEED ?=
 
@@ -45,7 +45,7 @@ format: setup  ## mend what ruff can mend by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-sim: setup  ## the whole engine under seeded faults, MINUTES=12 or SEEDS seeds of it; one again with its trace: SEED=n
+sim: setup  ## the whole engine under seeded faults, MINUTES=10 or SEEDS seeds of it; one again with its trace: SEED=n
 	$(PY) -m tickwork.testing.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds 0:$(SEEDS) --minutes $(MINUTES) --jobs 2)
 
 sim-long: setup  ## the same for 200,000 seeds: hours

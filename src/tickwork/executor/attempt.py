@@ -53,6 +53,7 @@ class Attempt(Channel):
         "entered",
         "has_credit",
         "last_beat",
+        "late",
         "message",
         "permitted",
         "process",
@@ -82,6 +83,8 @@ class Attempt(Channel):
         self.has_credit = False
         self.permitted = message.effect != "at_most_once" or message.reconcile
         """Whether user code may be called: of an `at_most_once` Task, once its intent is in the log."""
+        self.late: Outcome | None = None
+        """It waited too long and is not to be started; recorded once it is sure that no other worker has started it."""
         self.done = False
         """Whether its outcome is decided; what comes later is dropped."""
         self.telemetry: Telemetry | None = None

@@ -140,14 +140,17 @@ class Lanes:
     def permitted(self, attempt: Attempt) -> None:
         """The attempt may begin: its intent is in the log."""
         attempt.permitted = True
-        if not attempt.done:
+        if attempt.late is not None:
+            self.stop(attempt, attempt.late)
+        elif not attempt.done:
             self._lane(attempt).begin(attempt)
 
     def drop(self, attempt: Attempt) -> None:
         """Lets an attempt go that may not begin: nothing is recorded of it here."""
         attempt.done = True
         self._clear_timers(attempt)
-        self._free(attempt)
+        if attempt.has_credit:
+            self._free(attempt)
 
     def _lane(self, attempt: Attempt) -> Lane:
         bound = attempt.bound
@@ -169,14 +172,19 @@ class Lanes:
         if attempt.entered or attempt.done:
             return
         message = f"`{attempt.message.node}` was not started within {limit:g} s: the workers were busy"
-        self.stop(attempt, Outcome("TIMED_OUT", None, limit_error("ScheduleToStart", message)))
+        outcome = Outcome("TIMED_OUT", None, limit_error("ScheduleToStart", message))
+        if attempt.permitted:
+            self.stop(attempt, outcome)
+        else:
+            attempt.late = outcome  # its input may have come before, to a worker that did start it
+            self._owner.ask_permit(attempt)
 
     def _free(self, attempt: Attempt) -> None:
         """Hands the credit of an attempt that has ended to the next one."""
         lane = self._lane(attempt)
         while lane.waiting:
             following = lane.waiting.popleft()
-            if not following.done:
+            if not following.done and following.late is None:
                 self._begin(lane, following)
                 return
         lane.free += 1

@@ -181,6 +181,10 @@ class Executor:
         if not await self._claims.take(work_id):
             await subscription.ack([delivery])
             return
+        running = self._attempts.get(work_id)
+        if running is not None:  # it came twice while it was being claimed
+            running.deliveries.append(delivery)
+            return
         hook = hook_of(bound) if message.reconcile else bound
         attempt = Attempt(delivery, message, hook or bound, self._lanes)
         self._attempts[work_id] = attempt

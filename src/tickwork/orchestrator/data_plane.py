@@ -86,7 +86,7 @@ class DataPlane:
                     dead.append(self._dead(delivery, appended.error))
                     for listener in self.on_refused:
                         listener(append.lifetime_id, StorageError(appended.error))
-                if appended.differs:
+                if appended.differs or (appended.stale and append.expect is None):
                     late += _superseded(append, appended)
                 if append.receipt:
                     await self._give_receipt(append, appended)
@@ -180,10 +180,9 @@ def _reference(append: Append, appended: Appended) -> Committed:
 
 
 def _superseded(append: Append, appended: Appended) -> list[Append]:
-    """What came too late: the results of workers whose attempt has another one in the log."""
+    """What came too late: results of workers whose attempt has another one in the log, or whose lifetime has ended."""
     late: list[Append] = []
-    for index in appended.differs:
-        entry = append.entries[index]
+    for entry in append.entries if appended.stale else [append.entries[index] for index in appended.differs]:
         if type(entry) is Execution and entry.status != "CANCELLED" and not entry.executor.startswith(NOT_WORKERS):
             named = hashlib.blake2b(encode_entry(entry), digest_size=6).hexdigest()
             data = {"exec_id": entry.exec_id, "execution": msgspec.to_builtins(entry, builtin_types=(bytes,))}

@@ -191,7 +191,7 @@ def _on_trouble(state: LifetimeState, event: Event, out: list[Command]) -> None:
         return
     if event.type == "intent":
         visit.intent = bool(event.data["worker"])
-    elif event.type == "unknown" and visit.phase == "sent":
+    elif event.type == "unknown" and visit.phase in ("sent", "ready"):  # ready: rechecked during a pause
         visit.phase = "reconciling"
         visits.send(state, visit, out)
     elif event.type == "reconciled" and (visit.trouble or visit.phase == "reconciling"):
@@ -225,7 +225,7 @@ def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:
         return  # what it was set for is over
     visit.timer_id = None
     if visit.phase == "backoff":
-        visit.phase = "ready"
+        visit.phase, visit.due = "ready", None
         visits.send(state, visit, out)
     elif visit.phase == "timer":
         visits.record_own(state, visit, "SUCCEEDED", None, out)

@@ -25,7 +25,7 @@ from tickwork.errors import StorageError
 from tickwork.history import FORK_LABEL
 from tickwork.model import messages
 from tickwork.model.lifetime import TERMINAL
-from tickwork.model.records import Execution
+from tickwork.model.records import Event, Execution
 from tickwork.orchestrator.starting import PARENT_LABEL
 from tickwork.orchestrator.state import LEASE_EXPIRED
 from tickwork.ports import LifetimeQuery
@@ -151,7 +151,7 @@ class World:
         self.ended_at: dict[str, float] = {}
         """When the end of a lifetime was recorded."""
         self.lost_at: dict[str, float] = {}
-        """When an execution was recorded as lost with its worker."""
+        """When an execution was recorded as lost with its worker, or as unknown."""
         self.unreadable: list[tuple[str, bytes]] = []
         """What was acknowledged although nobody could read it, with its topic."""
         self.network.customs = Customs(self)
@@ -222,8 +222,12 @@ class World:
         elif status:
             self.trace(process, f"projects {append.lifetime_id[-6:]} -> {status}")
         for seq, entry in zip(appended.seqs, append.entries, strict=True):
-            if seq is not None and isinstance(entry, Execution) and entry.error and entry.error.type == LEASE_EXPIRED:
+            if seq is None:
+                continue
+            if isinstance(entry, Execution) and entry.error is not None and entry.error.type == LEASE_EXPIRED:
                 self.lost_at[entry.exec_id] = self.loop.time()
+            elif isinstance(entry, Event) and entry.type == "unknown":
+                self.lost_at[entry.data["exec_id"]] = self.loop.time()
         if status in TERMINAL and new:
             self.ended_at.setdefault(append.lifetime_id, self.loop.time())
 
