@@ -225,7 +225,7 @@ def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:
         return  # what it was set for is over
     visit.timer_id = None
     if visit.phase == "backoff":
-        visit.phase, visit.due = "ready", None
+        visit.phase, visit.due, visit.asked = "ready", None, False
         visits.send(state, visit, out)
     elif visit.phase == "timer":
         visits.record_own(state, visit, "SUCCEEDED", None, out)

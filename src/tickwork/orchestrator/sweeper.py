@@ -39,6 +39,9 @@ OF_ALL = 10_000_000
 SLICE = 32
 """Lifetimes that are looked at in one piece."""
 
+REMEMBERED = 100_000
+"""Paused lifetimes that are known to have been looked at."""
+
 PAUSE = 0.01
 """Seconds between two slices."""
 
@@ -64,6 +67,8 @@ class Sweeper:
         self._woken = asyncio.Event()
         self._every = leases.lease / BEATS
         self._done = 0
+        self._paused: dict[str, int] = {}
+        """The last seq at which a paused lifetime was looked at."""
         self._swept = clock.monotonic()
         self.counts = {"timers_fired": 0, "taken_up": 0, "failed_sweeps": 0}
 
@@ -126,11 +131,24 @@ class Sweeper:
             await self._clock.sleep(PAUSE)
 
     async def _take_up_left(self) -> None:
-        """Lifetimes that should move, and have not been touched by anybody for a lease."""
+        """Lifetimes that should move, and have not been touched by anybody for a lease.
+
+        One that is paused is looked at once: what was decided before the pause may not be in its log.
+        """
+        await self._take_up("RUNNING")
+        await self._take_up("PAUSED")
+
+    async def _take_up(self, status: str) -> None:
         after = ""
         before = self._clock.now() - round(self._leases.lease * 1e6)
-        while page := await self._store.open_lifetimes(after, status="RUNNING", untouched_since=before):
+        while page := await self._store.open_lifetimes(after, status=status, untouched_since=before):
             for lifetime in page:
+                if status == "PAUSED":
+                    if self._paused.get(lifetime.lifetime_id) == lifetime.last_seq:
+                        continue
+                    if len(self._paused) >= REMEMBERED:
+                        self._paused.clear()
+                    self._paused[lifetime.lifetime_id] = lifetime.last_seq
                 if self._control_plane.holds(lifetime.lifetime_id):
                     await self._control_plane.recheck(lifetime.lifetime_id, self._leases)
                 else:

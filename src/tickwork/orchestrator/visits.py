@@ -135,7 +135,7 @@ def reconcile(state: LifetimeState, unknown: Visit, action: str, out: list[Comma
         else:
             lose(state, unknown, out)  # by its hook, so nobody has looked: it may be what ends its workers
     elif unknown.phase == "reconciling":
-        unknown.phase, unknown.trouble = "waiting", "unknown"
+        unknown.phase, unknown.trouble, unknown.asked = "waiting", "unknown", False
         send(state, unknown, out)
 
 

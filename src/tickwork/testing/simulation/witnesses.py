@@ -124,8 +124,10 @@ def _runs(world: World, exec_id: str) -> bool:
 
 def _own_work_given_up(world: World, histories: dict[str, History]) -> None:
     for history in histories.values():
+        # What a limit has ended was abandoned, and that is no mistake.
+        known = {e.data["exec_id"] for e in history.events("unknown") if SILENT not in e.data["reason"]}
         for entry in history.executions.values():
-            if _runs(world, entry.exec_id):
+            if entry.exec_id not in known and _runs(world, entry.exec_id):
                 world.violation("I12", f"{entry.name} {entry.exec_id} was given up by the very process that ran it")
 
 
