@@ -26,7 +26,7 @@ FIRST = {
     "waking_not_marked": 34,
     "fork_with_new_times": 6,
     "late_result_overwrites": 14,
-    "status_without_as_of": 134,
+    "status_without_as_of": 600,
     "blob_after_record": 12,
     "nothing_taken_up": 26,
     "answered_twice": 10,
@@ -50,7 +50,6 @@ FIRST = {
     "early_signal_lost": 92,
     "deadline_forgotten": 34,
     "claim_not_checked": 15,
-    "intent_not_revoked": 81,
     "living_worker_given_up": 32,
 }
 """Where to begin, for bugs that take longer: the first seed that shows them today. Later ones do, too."""

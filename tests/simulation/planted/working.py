@@ -10,7 +10,6 @@ from tickwork.executor.attempt import Attempt
 from tickwork.executor.claims import Claims, Published
 from tickwork.executor.lanes import Lanes
 from tickwork.model.claims import claim_key, claim_value
-from tickwork.orchestrator import visits
 from tickwork.orchestrator.leases import Leases, Verdict
 from tickwork.sdk.context import Context
 from tickwork.testing.simulation.scheduler import OWNER
@@ -40,14 +39,6 @@ def called_without_intent() -> Iterator[None]:
         self.permitted = True
 
     with swapped(Attempt, "__init__", init):
-        yield
-
-
-@plant(
-    "an intent that was given up still lets its worker call", "I3", "process.freeze", phase=300.0, concurrency=1, **BUSY
-)
-def intent_not_revoked() -> Iterator[None]:
-    with swapped(visits, "revoked", lambda *_: ()):
         yield
 
 
