@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tickwork.model.graph import END as END
     from tickwork.model.graph import START as START
     from tickwork.model.graph import Limits as Limits
+    from tickwork.model.graph import Maximum as Maximum
     from tickwork.model.graph import RetryPolicy as RetryPolicy
     from tickwork.model.graph import TimeLimits as TimeLimits
     from tickwork.runtime import run as run
@@ -38,7 +39,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tickwork.errors": ("RetryableError", "TerminalError"),
-    "tickwork.model.graph": ("END", "START", "Limits", "RetryPolicy", "TimeLimits"),
+    "tickwork.model.graph": ("END", "START", "Limits", "Maximum", "RetryPolicy", "TimeLimits"),
     "tickwork.runtime": ("run",),
     "tickwork.sdk.builder": ("Graph",),
     "tickwork.sdk.context": ("Context",),

@@ -3,7 +3,9 @@
     Exception
     ├── TickworkError             something a person has to read; carries `code` and `exit_code`
     │   ├── UsageError            the caller's words are wrong: a bad flag, input that is no JSON        (exit 2)
+    │   │   └── MissingExtra      it needs a package that is not installed; the message names the extra
     │   ├── GraphInvalid          a graph with problems, all of them listed                             (exit 4)
+    │   ├── PolicyInvalid         policies with problems, all of them listed                            (exit 4)
     │   ├── AnswerRefused         an answer or a signal that breaks its schema, or by the wrong person  (exit 2)
     │   ├── NotFound              no such lifetime, graph, node, question                               (exit 13)
     │   ├── Conflict              it contradicts what is recorded already                               (exit 1)
@@ -46,17 +48,37 @@ class UsageError(TickworkError):
     exit_code = 2
 
 
-class GraphInvalid(TickworkError):
-    """A graph has problems. `problems` lists every one of them, each with its place."""
+class MissingExtra(UsageError):
+    """Optional technology that is not installed."""
 
-    code = "graph_invalid"
+    code = "missing_extra"
+
+
+class _Invalid(TickworkError):
+    """Something a person wrote has problems. `problems` lists every one of them, each with its place."""
+
     exit_code = 4
+    where: ClassVar[str]
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         lines = "\n".join(str(p) for p in self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the graph:\n{lines}")
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the {self.where}:\n{lines}")
+
+
+class GraphInvalid(_Invalid):
+    """A graph has problems."""
+
+    code = "graph_invalid"
+    where = "graph"
+
+
+class PolicyInvalid(_Invalid):
+    """Policies have problems."""
+
+    code = "policy_invalid"
+    where = "policies"
 
 
 class AnswerRefused(TickworkError):

@@ -17,8 +17,7 @@ from tickwork.model.lifetime import Question
 from tickwork.model.messages import Append, Committed
 from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.forking import Replacement, forked_log
-from tickwork.orchestrator.graphs import GraphIndex
-from tickwork.orchestrator.rebuilding import PAGE, Rebuilder
+from tickwork.orchestrator.rebuilding import PAGE
 from tickwork.orchestrator.replay import ENDS, Replayed, Replaying
 from tickwork.orchestrator.starting import new_lifetime
 from tickwork.payloads import spilled
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from tickwork.model.graph import Node
     from tickwork.model.lifetime import Lifetime
     from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.graphs import GraphIndex
+    from tickwork.orchestrator.policies import PolicyIndex
+    from tickwork.orchestrator.rebuilding import Rebuilder
     from tickwork.ports import BlobStore, Clock, Ids, StateStore
 
 FORK_LABEL = "tickwork.fork_of"
@@ -43,11 +45,20 @@ CANDIDATES = 20
 class History:
     """Looks at recorded lifetimes. Raises the errors of `tickwork.errors`."""
 
-    def __init__(self, store: StateStore, blobs: BlobStore, data_plane: DataPlane, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        blobs: BlobStore,
+        graphs: GraphIndex,
+        policies: PolicyIndex,
+        rebuilder: Rebuilder,
+        data_plane: DataPlane,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
         self._store, self._blobs, self._data_plane = store, blobs, data_plane
         self._clock, self._ids = clock, ids
-        self._graphs = GraphIndex(store)
-        self._rebuilder = Rebuilder(store, blobs, self._graphs)
+        self._graphs, self._policies, self._rebuilder = graphs, policies, rebuilder
         self.pressure: Callable[[], float] | None = None
         """As `Service.pressure`: from 1 on, no fork is started."""
 
@@ -107,7 +118,12 @@ class History:
 
     async def _replaying(self, lifetime: Lifetime) -> Replaying:
         topology = await self._graphs.topology(lifetime.tenant_id, lifetime.graph_digest)
-        return Replaying(topology, lifetime_id=lifetime.lifetime_id, tenant_id=lifetime.tenant_id)
+        return Replaying(
+            topology,
+            lifetime_id=lifetime.lifetime_id,
+            tenant_id=lifetime.tenant_id,
+            rules_of=self._policies.rules,
+        )
 
     async def _log(self, lifetime: Lifetime) -> AsyncIterator[LogEntry]:
         after = 0

@@ -16,22 +16,23 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from tickwork import errors
 from tickwork.errors import HomeInUse, StorageError, TickworkError, UsageError
 
-if TYPE_CHECKING:
-    from tickwork.history import History
-    from tickwork.letters import Letters
-    from tickwork.service import Service
-
 log = logging.getLogger(__name__)
 
-VERBS = ("pause", "resume", "abort", "answer", "signal", "start", "reconcile", "fork", "metrics", "resend")
-"""What the door serves: names of use cases (of Service, History, Letters); what they take and give is plain data."""
+VERBS = {
+    "service": ("pause", "resume", "abort", "answer", "signal", "start", "reconcile", "metrics"),
+    "history": ("fork",),
+    "letters": ("resend",),
+    "accounts": ("apply_policies", "remove_policies", "documents", "in_force", "budgets", "budgets_of"),
+    "measurements": ("measurements",),
+}
+"""What the door serves: names of use cases, by whose they are; what they take and give is plain data."""
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one request through the door."""
@@ -136,10 +137,10 @@ def door_path(home: Path) -> Path:
 class Door:
     """Serves requests of other processes of the same user: one JSON line in, one JSON line out."""
 
-    def __init__(self, home: Path, service: Service, history: History, letters: Letters) -> None:
+    def __init__(self, home: Path, **parts: Any) -> None:
+        """`parts`: who has the use cases, by the names in VERBS."""
         self._path = door_path(home)
-        self._service = service
-        self._others: dict[str, History | Letters] = {"fork": history, "resend": letters}
+        self._verbs = {verb: getattr(parts[part], verb) for part, verbs in VERBS.items() for verb in verbs}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -174,10 +175,10 @@ class Door:
         try:
             request = msgspec.json.decode(line)
             verb, arguments = request["verb"], request["arguments"]
-            if verb not in VERBS:
+            if verb not in self._verbs:
                 raise UsageError(f"the door does not serve `{verb}`")
             positional, named = arguments["positional"], arguments["named"]
-            result = await getattr(self._others.get(verb, self._service), verb)(*positional, **named)
+            result = await self._verbs[verb](*positional, **named)
         except TickworkError as error:
             return {"error": {"type": type(error).__name__, "message": str(error)}}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
@@ -190,7 +191,7 @@ class Door:
 
 
 def call(home: Path, verb: str, *positional: Any, **named: Any) -> Any:
-    """Has the process that holds `home` carry out a verb of the Service; its result as plain data.
+    """Has the process that holds `home` carry out a verb; its result as plain data.
 
     Raises the same error as the verb; HomeInUse when the holder does not open its door.
     """
@@ -211,6 +212,8 @@ def call(home: Path, verb: str, *positional: Any, **named: Any) -> Any:
 
 def _error(told: dict[str, str]) -> TickworkError:
     kind = getattr(errors, told.get("type", ""), None)
-    simple = isinstance(kind, type) and issubclass(kind, TickworkError) and kind is not errors.GraphInvalid
-    error: TickworkError = kind(told["message"]) if simple and kind is not None else TickworkError(told["message"])
-    return error
+    if not isinstance(kind, type) or not issubclass(kind, TickworkError):
+        return TickworkError(told["message"])
+    if issubclass(kind, errors.GraphInvalid | errors.PolicyInvalid):
+        return TickworkError(told["message"])  # it is made from problems; the message lists them
+    return kind(told["message"])

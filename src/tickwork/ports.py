@@ -6,16 +6,21 @@ what is raised; `tickwork.testing.conformance` proves it for every adapter. Capa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from tickwork.model.spending import Quantity
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tickwork.model.lifetime import Lifetime, Question, TimerRow
     from tickwork.model.messages import Append, DeadLetter
     from tickwork.model.records import LogEntry
+    from tickwork.model.spending import Total, UsageQuery, UsageRow
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -267,8 +272,94 @@ class DeadLetters(Protocol):
         ...
 
 
-class StateAdapter(StateStore, DeadLetters, Protocol):
-    """What an adapter of the state database is: the log's store and the dead letters' in one."""
+class StoredPolicies(msgspec.Struct, frozen=True):
+    """The policy document of one layer (tenant and graph empty: the installation) as it is in force since `at` (us)."""
+
+    tenant_id: str
+    graph: str
+    digest: str
+    body: bytes
+    """The JSON of a PolicyDocument; empty: the layer was emptied."""
+    at: int
+    by: str = ""
+
+
+class PolicyStore(Protocol):
+    """Keeps policy documents, and each set that was ever in force. Implemented by the adapter that is the StateStore.
+
+    Nothing is overwritten: what was in force before stays as history, newest last.
+    """
+
+    async def put_policies(self, document: StoredPolicies) -> None:
+        """Puts a document in force for its layer, in place of the one before."""
+        ...
+
+    async def policies(self, *, history: bool = False) -> list[StoredPolicies]:
+        """The documents in force, of all layers; with `history` all that ever were, oldest first."""
+        ...
+
+    async def put_policy_set(self, digest: str, body: bytes) -> None:
+        """Keeps a set under its digest. Again is fine."""
+        ...
+
+    async def policy_set(self, digest: str) -> bytes | None:
+        """The set with this digest, or None."""
+        ...
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """A dispatch that a tenant's policies have a say in: what it is, and the most that it declares to use."""
+
+    tenant_id: str
+    lifetime_id: str
+    exec_id: str
+    kind: str
+    node: str
+    graph: str
+    labels: dict[str, str]
+    tokens: int
+    cost_nano_usd: int
+    quantities: tuple[Quantity, ...]
+    """What has to be known to judge it; these, and no others, are handed to the judge."""
+
+
+Judge: TypeAlias = "Callable[[Demand, Sequence[Total]], T | None]"
+"""Why a demand is refused; None: it is admitted. Pure and quick: it is called inside the atomic step."""
+
+
+class Ledger(Protocol):
+    """What tenants have used and reserved. Implemented by the adapter that is the StateStore.
+
+    Each execution that `append` records for the first time is counted in that same transaction, so a duplicate counts
+    once and every process sees the same total: `spending.ran` says which, `superseded` ones with what they used, those
+    of a child's end (`spending.CHILD`) not, for the child's own records count. Its reservation ends with it. Likewise
+    with a `reconciled` event that has it run again.
+    """
+
+    async def admit(self, demands: Sequence[Demand], judge: Judge[T]) -> list[T | None]:
+        """Judges demands one after the other in one atomic step, and reserves for those that are admitted.
+
+        A reservation is keyed by exec id and counts in the Totals of every Quantity that matches it, for any later
+        demand. One that is reserved already is admitted without being judged again. Reservations may be forgotten
+        when no process is left that could spend them.
+        """
+        ...
+
+    async def totals(self, tenant_id: str, quantities: Sequence[Quantity]) -> list[Total]:
+        """How these stand now."""
+        ...
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """What was used, added up as asked, in the order of the keys."""
+        ...
+
+    def track(self, labels: frozenset[str]) -> None:
+        """From now on usage is kept apart by these labels of lifetimes too, so that policies can match them."""
+        ...
+
+
+class StateAdapter(StateStore, DeadLetters, PolicyStore, Ledger, Protocol):
+    """What an adapter of the state database is: the log's store and what is kept beside it, in one."""
 
 
 class BlobStore(Protocol):

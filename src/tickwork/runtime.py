@@ -10,26 +10,34 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tickwork.accounts import Accounts
 from tickwork.clock import RandomIds, SystemClock
 from tickwork.errors import TickworkError, UsageError
 from tickwork.executor.registry import Registry
 from tickwork.executor.worker import Executor
+from tickwork.formats.policy_files import PolicyFiles
 from tickwork.history import History
 from tickwork.home import Door, HomeLock
 from tickwork.letters import Letters
+from tickwork.metrics import VARIABLE, Measurements, MetricsServer
 from tickwork.model.claims import LEASE
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.orchestrator.control_plane import ControlPlane
 from tickwork.orchestrator.data_plane import DataPlane
 from tickwork.orchestrator.graphs import GraphIndex
 from tickwork.orchestrator.leases import Leases
+from tickwork.orchestrator.policies import PolicyIndex
+from tickwork.orchestrator.rebuilding import Rebuilder
 from tickwork.orchestrator.sweeper import Sweeper
 from tickwork.orchestrator.watchers import Watchers
 from tickwork.profiles import Profile
 from tickwork.sdk.loading import BoundGraph, is_loading
+from tickwork.sdk.prices import Prices
 from tickwork.service import Service
 
 if TYPE_CHECKING:
@@ -39,7 +47,7 @@ if TYPE_CHECKING:
 
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.control_plane import Predecessors
-    from tickwork.ports import Clock, Ids, StateAdapter, StoredGraph
+    from tickwork.ports import BlobStore, Clock, EventBus, Ids, KVStore, StateAdapter, StoredGraph
     from tickwork.sdk.builder import Graph
     from tickwork.service import Outcome
 
@@ -57,7 +65,9 @@ class Runtime:
     `readonly` opens the store alone, beside a process that writes. `recover`: a graph that is bound has its lifetimes
     taken up that a dead process left running; without it (a run of one lifetime) nothing moves here but what is
     started or carried on here. `lease`: seconds of silence after which a worker is given up. `max_moving`: lifetimes
-    that move at the same time; above it new starts are refused (`Overloaded`), and what runs goes on.
+    that move at the same time; above it new starts are refused (`Overloaded`), and what runs goes on. `guarded`: it
+    does not start with policies that cannot be enforced; without it they are only named in the log, so that they can
+    be mended.
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class Runtime:
         threads: int = 32,
         lease: float = LEASE,
         max_moving: int = MAX_MOVING,
+        guarded: bool = True,
     ) -> None:
         self.profile = profile
         self.clock: Clock = clock or SystemClock()
@@ -80,6 +91,7 @@ class Runtime:
         self._recover = recover
         self._limits = {"concurrency": concurrency, "threads": threads}
         self._lease, self._max_moving = lease, max_moving
+        self._guarded = guarded and not readonly
         self._stack = AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -105,31 +117,50 @@ class Runtime:
             lock.acquire()
             self._stack.callback(lock.release)
             predecessors = "crashed" if lock.crashed else "stopped"
-        store = self.profile.open_store(self.clock, readonly=self._readonly)
-        await store.start()
-        self._stack.push_async_callback(store.stop)
+        self.store: StateAdapter = self.profile.open_store(self.clock, readonly=self._readonly)
         blobs = self.profile.open_blobs(self.clock)
-        await blobs.start()
-        self._stack.push_async_callback(blobs.stop)
         bus = self.profile.open_bus(self.clock)
-        await bus.start()
-        self._stack.push_async_callback(bus.stop)
         kv = self.profile.open_kv(self.clock)
-        await kv.start()
-        self._stack.push_async_callback(kv.stop)
-        self.store: StateAdapter = store
-        data_plane = DataPlane(bus, store, store, self.clock)
-        watchers = Watchers()
-        data_plane.on_commit.append(watchers.notify)
-        self.service = Service(store, blobs, data_plane, watchers, self.clock, self.ids, live=not self._readonly)
-        self.history = History(store, blobs, data_plane, self.clock, self.ids)
+        for adapter in (self.store, blobs, bus, kv):
+            await adapter.start()
+            self._stack.push_async_callback(adapter.stop)
+        await self._use_cases(bus, blobs)
+        if not self._readonly:
+            await self._planes(bus, blobs, kv, predecessors)
+            await self._doors()
+            self._calm_collector()
+
+    async def _use_cases(self, bus: EventBus, blobs: BlobStore) -> None:
+        """What can be asked of this process, whether or not lifetimes run in it."""
+        store = self.store
+        self._data_plane = DataPlane(bus, store, store, self.clock)
+        self._watchers = Watchers()
+        self._data_plane.on_commit.append(self._watchers.notify)
+        self.policies = PolicyIndex(store, store, self.clock, self._policy_files())
+        await (self.policies.start() if self._guarded else self.policies.refresh())
+        graphs = GraphIndex(store)
+        self._rebuilder = Rebuilder(store, blobs, graphs, self.policies)
+        self.service = Service(
+            store, blobs, self.policies, self._rebuilder, self._data_plane, self._watchers, self.clock, self.ids,
+            live=not self._readonly,
+        )  # fmt: skip
+        self.history = History(
+            store, blobs, graphs, self.policies, self._rebuilder, self._data_plane, self.clock, self.ids
+        )
         self.letters = Letters(store, bus, self.service, self.clock)
-        if self._readonly:
-            return
-        control_plane = ControlPlane(bus, store, blobs, GraphIndex(store), data_plane, self.clock, predecessors)
-        control_plane.on_stuck.append(watchers.stuck)
-        data_plane.on_refused.append(watchers.stuck)
-        control_plane.on_idle.append(watchers.idle)
+        self.accounts = Accounts(store, self.policies, self._rebuilder, self.clock)
+        self.measurements = Measurements(self.accounts, self.clock, None if self._readonly else self.metrics)
+
+    async def _planes(self, bus: EventBus, blobs: BlobStore, kv: KVStore, predecessors: Predecessors) -> None:
+        """The loops in which lifetimes run."""
+        store, data_plane = self.store, self._data_plane
+        data_plane.on_commit.append(self.measurements.seen)
+        control_plane = ControlPlane(
+            bus, store, blobs, self._rebuilder, self.policies, store, data_plane, self.clock, predecessors
+        )
+        control_plane.on_stuck.append(self._watchers.stuck)
+        data_plane.on_refused.append(self._watchers.stuck)
+        control_plane.on_idle.append(self._watchers.idle)
         self.service.activity = control_plane.activity
         leases = Leases(kv, self.clock, self._lease)
         self._sweeper = Sweeper(store, data_plane, control_plane, leases, self.clock, own=not self._recover)
@@ -138,9 +169,10 @@ class Runtime:
         self.registry = Registry()
         executor = Executor(
             bus, blobs, kv, self.clock, self.ids,
-            registry=self.registry, history=self._history, lease=self._lease, **self._limits,
+            registry=self.registry, history=self._history, lease=self._lease,
+            prices=Prices.from_environment(self.profile.home), **self._limits,
         )  # fmt: skip
-        self._data_plane, self._control_plane, self._executor = data_plane, control_plane, executor
+        self._control_plane, self._executor = control_plane, executor
         self.service.pressure = self.history.pressure = lambda: control_plane.moving() / self._max_moving
         self.service.measure = self.metrics
         self._stack.push_async_callback(self._stop_loops)
@@ -151,11 +183,28 @@ class Runtime:
         self._run(data_plane.run(), "data plane")
         self._run(data_plane.run_dead_letters(), "dead letters")
         self._run(self._sweeper.run(), "sweeper")
+        self._run(self.policies.run(), "policies")
+
+    async def _doors(self) -> None:
+        """How other processes reach this one."""
         if self.profile.home is not None:
-            door = Door(self.profile.home, self.service, self.history, self.letters)
+            door = Door(
+                self.profile.home, service=self.service, history=self.history, letters=self.letters,
+                accounts=self.accounts, measurements=self.measurements,
+            )  # fmt: skip
             await door.start()
             self._stack.push_async_callback(door.stop)
-        self._calm_collector()
+        if where := os.environ.get(VARIABLE):
+            served = MetricsServer(where, self.measurements.measurements)
+            await served.start()
+            self._stack.push_async_callback(served.stop)
+
+    def _policy_files(self) -> PolicyFiles | None:
+        """Where policies lie in files: TICKWORK_POLICIES, a file or a folder, or the home's folder `policies`."""
+        named = os.environ.get("TICKWORK_POLICIES")
+        if named:
+            return PolicyFiles(Path(named), required=True)
+        return PolicyFiles(self.profile.home / "policies") if self.profile.home is not None else None
 
     def _calm_collector(self) -> None:
         """What is alive now stays, and records make no cycles: the collector need not look so often (a fifth of W3)."""
@@ -210,6 +259,7 @@ class Runtime:
             "control_plane": {**self._control_plane.metrics(), "moving_limit": self._max_moving},
             "executor": self._executor.metrics(),
             "sweeper": self._sweeper.counts,
+            "policies": self.policies.counts,
         }
         return {f"{part}_{name}": value for part, values in parts.items() for name, value in values.items()}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from tickwork.breach import Breach, breach_of
 from tickwork.edge import (
     check_answer,
     check_idempotency_key,
@@ -24,20 +25,26 @@ from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, GraphInvalid,
 from tickwork.model.graph import MAX_BRANCHES, AgentGraph, graph_from_json
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.messages import Append
+from tickwork.model.policy import PolicyDocument, effective
 from tickwork.model.records import Error, Event, Execution, Payload, payload_value
 from tickwork.model.validation import validate
+from tickwork.orchestrator.performing import policies_event
+from tickwork.orchestrator.policies import NO_POLICIES
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
 from tickwork.payloads import spilled
 from tickwork.ports import LifetimeQuery, StoredGraph
+from tickwork.raising import raised_limits
 from tickwork.sdk.encoding import EncodingError, encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.policies import PolicyIndex
+    from tickwork.orchestrator.rebuilding import Rebuilder
     from tickwork.orchestrator.watchers import Watchers
     from tickwork.ports import BlobStore, Clock, Ids, StateStore
 
@@ -65,6 +72,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     tokens_used: int
     cost_usd: Decimal
     duration_ms: float
+    breach: Breach | None = None
+    """What a policy stopped it over, when one did."""
 
 
 class Service:
@@ -74,6 +83,8 @@ class Service:
         self,
         store: StateStore,
         blobs: BlobStore,
+        policies: PolicyIndex,
+        rebuilder: Rebuilder,
         data_plane: DataPlane,
         watchers: Watchers,
         clock: Clock,
@@ -82,6 +93,7 @@ class Service:
         live: bool = True,
     ) -> None:
         self._store, self._blobs, self._data_plane = store, blobs, data_plane
+        self._policies, self._rebuilder = policies, rebuilder
         self._watchers, self._clock, self._ids = watchers, clock, ids
         self._live = live
         self.carry_on: Callable[[str, str], Awaitable[LifetimeStatus | None]] | None = None
@@ -128,11 +140,13 @@ class Service:
         tenant: str = DEFAULT_TENANT,
         labels: dict[str, str] | None = None,
         idempotency_key: str | None = None,
+        policies: PolicyDocument | None = None,
     ) -> Lifetime:
         """Starts a lifetime; when this returns, it is on disk and will run.
 
-        The same idempotency key again returns the first lifetime and starts nothing. Raises NotFound, UsageError;
-        Conflict when the key belongs to a lifetime of another graph; Overloaded.
+        The same idempotency key again returns the first lifetime and starts nothing. `policies`: for this lifetime
+        and its children alone, beside those of the layers. Raises NotFound, UsageError; Conflict when the key belongs
+        to a lifetime of another graph; Overloaded.
         """
         check_idempotency_key(idempotency_key)
         check_labels(labels or {})
@@ -141,7 +155,9 @@ class Service:
         payload = await self._payload(tenant, input, "the input")
         now = self._clock.now()
         lifetime = new_lifetime(self._ids.lifetime_id(now), stored, now, labels or {}, idempotency_key)
-        made, created = await begin(self._store, self._data_plane, lifetime, payload)
+        run = effective((), stored.tenant_id, stored.name, policies)
+        digest = await self._policies.pin(self._policies.current(stored.tenant_id, stored.name, run))
+        made, created = await begin(self._store, self._data_plane, lifetime, payload, policies=digest)
         if not created and made.graph_name != stored.name:
             raise Conflict(
                 f"the idempotency key `{idempotency_key}` belongs to lifetime {made.lifetime_id} of graph "
@@ -173,18 +189,45 @@ class Service:
             await self._tell(lifetime, event, status="PAUSED", reason=reason or None)
         return await self.get(lifetime.lifetime_id, tenant=tenant)
 
-    async def resume(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, by: str = "") -> Lifetime:
+    async def resume(
+        self,
+        lifetime_id: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        by: str = "",
+        raised: Mapping[str, str] | None = None,
+    ) -> Lifetime:
         """A paused lifetime goes on; one that a dead process left running is taken up by this one.
 
-        One that runs here already is left alone.
+        One that runs here already is left alone. `raised`: limits that are higher for this lifetime from now on, by
+        policy (`token-budget`, or `tenant/token-budget`). It goes on exactly where it was stopped, under the policies
+        that are loaded now. Raises UsageError for a limit that cannot be raised so.
         """
         lifetime = await self._open(lifetime_id, tenant)
-        if lifetime.status == "PAUSED":
-            await self._tell(lifetime, self._event("resumed", {"by": by}))
-        elif self.carry_on is not None and await self.carry_on(lifetime.tenant_id, lifetime.lifetime_id) == "PAUSED":
+        paused = lifetime.status == "PAUSED"
+        if not paused and self.carry_on is not None:
             # Something was recorded during the pause, and whoever should have folded it died: the row is behind.
-            await self._tell(lifetime, self._event("resumed", {"by": by}))
+            paused = await self.carry_on(lifetime.tenant_id, lifetime.lifetime_id) == "PAUSED"
+        if paused or raised:
+            entries = await self._resumed(lifetime, by, raised or {})
+            await self._tell(lifetime, *entries)
         return await self.get(lifetime.lifetime_id, tenant=tenant)
+
+    async def _resumed(self, lifetime: Lifetime, by: str, raised: Mapping[str, str]) -> tuple[Event, ...]:
+        """What is recorded when a lifetime goes on: the policies of now, if they are others, and the limits raised."""
+        await self._policies.refresh()
+        state, _ = await self._rebuilder.folded(lifetime.tenant_id, lifetime.lifetime_id)
+        if state is None:
+            raise NotFound(f"lifetime {lifetime.lifetime_id} has no log")
+        run = state.guard.rules.run if state.guard is not None else NO_POLICIES
+        current = self._policies.current(lifetime.tenant_id, lifetime.graph_name, run)
+        entries: list[Event] = []
+        if current.digest != (state.guard.digest if state.guard is not None else ""):
+            entries.append(policies_event(state.policies_seq, await self._policies.pin(current)))
+        data: dict[str, Any] = {"by": by}
+        if raised:
+            data["raised"] = raised_limits(state, current, raised)
+        return (*entries, self._event("resumed", data))
 
     async def abort(
         self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT, reason: str = "", by: str = ""
@@ -320,6 +363,7 @@ class Service:
                 outcome.result = await self._result(lifetime, end)
         else:
             await self._count(lifetime, outcome)
+        outcome.breach = await breach_of(self._store, self._policies, lifetime)
         return outcome
 
     async def metrics(self) -> dict[str, float]:
@@ -377,23 +421,24 @@ class Service:
     async def _tell(
         self,
         lifetime: Lifetime,
-        entry: Event | Execution,
+        *entries: Event | Execution,
         status: LifetimeStatus | None = None,
         reason: str | None = None,
     ) -> int | None:
-        """Has one entry recorded: its seq, or None when it was there before. Raises AlreadyEnded."""
-        if isinstance(entry, Event):
-            check_words(entry.data.get("reason") or "", entry.data.get("by") or "")
-        else:
-            check_words(entry.executor, entry.error.message if entry.error is not None else "")
-        projection = project(lifetime.tenant_id, lifetime.lifetime_id, (entry,), status, None, reason)
-        append = Append(lifetime.tenant_id, lifetime.lifetime_id, (entry,), projection)
+        """Has entries recorded: the seq of the last one, or None when it was there before. Raises AlreadyEnded."""
+        for entry in entries:
+            if isinstance(entry, Event):
+                check_words(entry.data.get("reason") or "", entry.data.get("by") or "")
+            else:
+                check_words(entry.executor, entry.error.message if entry.error is not None else "")
+        projection = project(lifetime.tenant_id, lifetime.lifetime_id, entries, status, None, reason)
+        append = Append(lifetime.tenant_id, lifetime.lifetime_id, entries, projection)
         (appended,) = await self._data_plane.record([append])
         if appended.error is not None:
             raise Conflict(f"lifetime {lifetime.lifetime_id}: {appended.error}")
         if appended.stale:
             await self._open(lifetime.lifetime_id, lifetime.tenant_id)  # it has ended meanwhile, and this says how
-        return appended.seqs[0]
+        return appended.seqs[-1]
 
     async def _payload(self, tenant: str, value: Any, what: str) -> Payload:
         """The value as a payload, in the blob store when it is large."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.sqlite_stores import InFile, InMemory
 from tickwork.adapters.state.sqlite import SqliteStore
 from tickwork.adapters.state.sqlite.schema import migrations
 from tickwork.errors import StorageError, StoreCorrupt, StoreTooNew
@@ -16,37 +17,6 @@ from tickwork.model.records import Event
 from tickwork.ports import LifetimeQuery
 from tickwork.testing.conformance import DeadLettersConformance, SettableClock, StateStoreConformance
 from tickwork.testing.conformance.specimens import append, execution, letter, lifetime, question, started
-
-
-class InFile:
-    """A store in a file of its own."""
-
-    clock: SettableClock
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "new" / "folder" / "tick work?.db"
-
-    async def open(self) -> SqliteStore:
-        return SqliteStore(self.path, self.clock)
-
-    async def reopen(self, store: SqliteStore) -> SqliteStore:
-        await store.stop()
-        again = SqliteStore(self.path, self.clock)
-        await again.start()
-        return again
-
-
-class InMemory:
-    """A store that keeps nothing."""
-
-    clock: SettableClock
-
-    async def open(self) -> SqliteStore:
-        return SqliteStore(":memory:", self.clock)
-
-    async def reopen(self, store: SqliteStore) -> SqliteStore:
-        return store
 
 
 class TestSqliteFile(InFile, StateStoreConformance):
@@ -101,6 +71,7 @@ async def test_an_edited_migration_is_noticed(path: Path) -> None:
 async def test_a_database_of_the_version_before_keeps_what_it_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as older:
         older.setattr("tickwork.adapters.state.sqlite.schema.migrations", lambda: migrations()[:1])
+        older.setattr("tickwork.adapters.state.sqlite.transaction.write_uses", lambda *_: None)  # it knew of no usage
         store = await opened(path)
         life = lifetime(1)
         await store.create_lifetime(life, started(life))

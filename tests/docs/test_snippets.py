@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tickwork.formats import read_graph
+from tickwork.formats.policies import read_policies
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -48,6 +49,16 @@ def test_graphs_are_valid(kind: str, text: str, tmp_path: Path) -> None:
     assert read_graph(path).problems == []
 
 
+def policies() -> list[object]:
+    """The YAML blocks in all pages that are policy documents."""
+    return [block for block in blocks("yaml") if "\npolicies:" in block.values[1]]  # type: ignore[attr-defined]  # a pytest.param
+
+
+@pytest.mark.parametrize(("kind", "text"), policies())
+def test_policies_are_valid(kind: str, text: str) -> None:
+    assert read_policies(text).policies
+
+
 def commands() -> list[str]:
     """Every `tickwork ...` line that a page shows behind a `$`."""
     lines = [line for page in PAGES for line in re.findall(r"^\s*\$ (tickwork .*)$", page.read_text(), re.MULTILINE)]
@@ -60,7 +71,7 @@ def test_commands_and_flags_exist() -> None:
     for line in commands():
         words = line.partition(" #")[0].split()[1:]
         names = tuple(w for w in words if re.fullmatch(r"[a-z][a-z-]*", w))
-        path = names[:2] if names[:1] in {("graph",), ("lifetimes",)} else names[:1]
+        path = names[:2] if names[:1] in {("graph",), ("lifetimes",), ("guardrails",)} else names[:1]
         if path not in helps:
             done = subprocess.run(
                 [sys.executable, "-m", "tickwork", *path, "--help"], capture_output=True, text=True, check=False,

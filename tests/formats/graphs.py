@@ -17,12 +17,14 @@ from tickwork.model.graph import (
     Human,
     Join,
     Limits,
+    Maximum,
     Node,
     RetryPolicy,
     Signal,
     TimeLimits,
     Timer,
 )
+from tickwork.model.money import dollars
 
 # Everything that can be shown, odd signs of each format included.
 SIGNS = st.one_of(
@@ -77,6 +79,11 @@ RETRY = part(
     non_retryable=st.lists(TEXT, min_size=1, max_size=2).map(tuple),
 )
 LIMITS = part(TimeLimits, start_to_close=SECONDS, heartbeat=SECONDS, grace=SECONDS)
+MAXIMUM = part(
+    Maximum,
+    tokens=st.integers(0, 10**9),
+    cost_usd=st.decimals(0, 10**6, places=9).map(dollars) | st.sampled_from(["0", "0.05", "1000000"]),
+)
 GRAPH_LIMITS = part(Limits, records=st.integers(1, 10**7), open_visits=st.integers(1, 10**6), depth=st.integers(1, 100))
 HUMAN = part(
     Human, prompt=TEXT, answer_schema=st.just({"type": ["string", "null"]}), deadline=SECONDS,
@@ -98,6 +105,8 @@ def nodes(draw: st.DrawFn, name: str, kind: Any) -> Node:
         values[waits] = what
     else:
         values["run"] = draw(st.sampled_from(["", "tasks.py:fetch", "package.module:Class"]))
+        if (maximum := draw(st.none() | MAXIMUM)) not in (None, Maximum()):
+            values["maximum"] = maximum
         if kind == "task" and (effect := draw(st.sampled_from(get_args(Effect)))) != "idempotent":
             values["effect"] = effect
     if draw(st.booleans()):

@@ -182,9 +182,9 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
 def read_graph_of_folder(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "agent_graph.yaml").symlink_to(tmp_path / "d")
-    from tickwork.formats import _content
+    from tickwork.formats import content
 
-    _content(tmp_path / "d" / "agent_graph.yaml", None)
+    content(tmp_path / "d" / "agent_graph.yaml")
 
 
 def _chain_of_edges(fmt: str) -> Callable[[int], str]:

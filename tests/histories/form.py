@@ -1,7 +1,7 @@
 """The files of recorded histories: one lifetime a file, one JSON document a line, exactly as the store had it.
 
-The first line says whose log it is and holds its graph; each other line is [seq, at, entry]. Bytes that are text stand
-as {"bytes": text}, others in base64.
+The first line says whose log it is and holds its graph, and the policies that the log names, when there are any; each
+other line is [seq, at, entry]. Bytes that are text stand as {"bytes": text}, others in base64.
 """
 
 from __future__ import annotations
@@ -14,22 +14,31 @@ import msgspec
 
 from tickwork.model.graph import AgentGraph, graph_from_json
 from tickwork.model.lifetime import Lifetime
+from tickwork.model.policy import PolicySet
 from tickwork.model.records import LogEntry, decode_entry, encode_entry
+from tickwork.orchestrator.guardrails.rules import Rules
 
 FOLDER = Path(__file__).with_name("recorded")
 
 
 class History(msgspec.Struct):
-    """A recorded lifetime with its graph."""
+    """A recorded lifetime with its graph, and the sets of policies by the digests that its log names."""
 
     lifetime: Lifetime
     graph: AgentGraph
     log: list[LogEntry]
+    policies: dict[str, PolicySet] = {}
+
+    def rules(self, digest: str) -> Rules:
+        """The policies of a digest, for a replay."""
+        return Rules(self.policies[digest])
 
 
 def write(history: History) -> bytes:
     """The file's content."""
-    head = {"lifetime": history.lifetime, "graph": msgspec.Raw(msgspec.json.encode(history.graph))}
+    head: dict[str, Any] = {"lifetime": history.lifetime, "graph": msgspec.Raw(msgspec.json.encode(history.graph))}
+    if history.policies:
+        head["policies"] = dict(sorted(history.policies.items()))
     entries = [[e.seq, e.at, _readable(msgspec.msgpack.decode(encode_entry(e.entry)))] for e in history.log]
     return b"".join(msgspec.json.encode(line) + b"\n" for line in [head, *entries])
 
@@ -39,7 +48,8 @@ def read(content: bytes) -> History:
     head, *lines = [msgspec.json.decode(line) for line in content.splitlines()]
     log = [LogEntry(seq, at, decode_entry(msgspec.msgpack.encode(_stored(entry)))) for seq, at, entry in lines]
     graph = graph_from_json(msgspec.json.encode(head["graph"]))
-    return History(msgspec.convert(head["lifetime"], Lifetime), graph, log)
+    policies = msgspec.convert(head.get("policies", {}), dict[str, PolicySet])
+    return History(msgspec.convert(head["lifetime"], Lifetime), graph, log, policies)
 
 
 def _readable(value: Any) -> Any:

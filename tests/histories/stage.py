@@ -10,22 +10,30 @@ import logging
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from tickwork.clock import RandomIds
 from tickwork.model import ids
 from tickwork.model.graph import AgentGraph
 from tickwork.model.lifetime import Lifetime
 from tickwork.model.messages import Append
+from tickwork.model.policy import PolicyDocument, PolicySet, decode_set
 from tickwork.model.problems import Location
 from tickwork.model.records import Error, Event, Execution, LogEntry
-from tickwork.ports import LifetimeQuery
+from tickwork.ports import LifetimeQuery, StoredPolicies
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 from tickwork.sdk.context import Context
 from tickwork.sdk.effects import implemented
 from tickwork.sdk.loading import BoundGraph
 from tickwork.testing.virtual import EPOCH, VirtualClock, run_virtual
+
+Recorded: TypeAlias = tuple[Lifetime, list[LogEntry], dict[str, PolicySet]]
+
+NAMING = ("started", "policies", "verdict")
+"""Events that name a set of policies."""
 
 Does = dict[str, Any]
 """What a node does: the value that it returns, an exception that it raises, or a function of its Context that says."""
@@ -109,10 +117,30 @@ class Stage:
         await self.record(one, lost)
         await self.sleep(1)
 
-    async def recorded(self) -> list[tuple[Lifetime, list[LogEntry]]]:
+    async def load(self, document: PolicyDocument) -> None:
+        """Puts policies in force for the tenant."""
+        document = msgspec.structs.replace(document, tenant="default")
+        body = msgspec.json.encode(document)
+        now = self.runtime.clock.now()
+        await self.runtime.store.put_policies(StoredPolicies("default", "", document.digest, body, now))
+        await self.runtime.policies.refresh()
+
+    async def recorded(self) -> list[Recorded]:
         """Everything that happened, in the order in which the lifetimes began."""
         found = await self.service.list(LifetimeQuery(limit=10_000))
-        return [(one, await self.log(one.lifetime_id)) for one in sorted(found, key=lambda each: each.lifetime_id)]
+        made = []
+        for one in sorted(found, key=lambda each: each.lifetime_id):
+            log = await self.log(one.lifetime_id)
+            made.append((one, log, await self._sets(log)))
+        return made
+
+    async def _sets(self, log: list[LogEntry]) -> dict[str, PolicySet]:
+        """The sets of policies that a log names."""
+        events = [logged.entry for logged in log if isinstance(logged.entry, Event)]
+        said = [e.data.get("policies") or e.data.get("digest") for e in events if e.type in NAMING]
+        named = {digest for digest in said if isinstance(digest, str) and digest}
+        bodies = {digest: await self.runtime.store.policy_set(digest) for digest in named}
+        return {digest: decode_set(body) for digest, body in bodies.items() if body is not None}
 
 
 def _code(name: str, does: Does) -> Callable[..., Awaitable[Any]]:
@@ -129,10 +157,10 @@ def _code(name: str, does: Does) -> Callable[..., Awaitable[Any]]:
     return body
 
 
-def perform(name: str, story: Callable[[Stage], Awaitable[None]]) -> list[tuple[Lifetime, list[LogEntry]]]:
-    """Tells a story from its beginning: the lifetimes that it left, with their logs."""
+def perform(name: str, story: Callable[[Stage], Awaitable[None]]) -> list[Recorded]:
+    """Tells a story from its beginning: the lifetimes that it left, with their logs and the policies these name."""
 
-    async def go() -> list[tuple[Lifetime, list[LogEntry]]]:
+    async def go() -> list[Recorded]:
         clock = StageClock(asyncio.get_running_loop())
         seeded = RandomIds(seed=zlib.crc32(name.encode()))
         async with Runtime(Profile.test(), clock=clock, ids=seeded, threads=0) as runtime:

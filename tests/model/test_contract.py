@@ -116,6 +116,8 @@ telemetries = st.builds(
     st.integers(-(10**15), 10**15),
     st.none() | names,
     st.none() | st.dictionaries(words, json_values, min_size=1, max_size=3),
+    st.none() | st.just("genai-prices 0.2.3"),
+    st.booleans(),
 ).map(lambda used: None if used == Telemetry() else used)
 
 
@@ -166,6 +168,7 @@ def as_stored(error: Error) -> list[Any]:
 @st.composite
 def events(draw: st.DrawFn) -> Event:
     kind = draw(st.sampled_from(get_args(EventType)))
+    error = words if kind == "verdict" else errors.map(as_stored)
     fields: dict[str, st.SearchStrategy[Any]] = {
         "input": payloads,
         "labels": st.dictionaries(words, words, min_size=1, max_size=2),
@@ -181,7 +184,7 @@ def events(draw: st.DrawFn) -> Event:
         "cost_nano_usd": st.integers(-(10**15), 10**15),
         "due": times,
         "source": st.tuples(st.lists(counts, max_size=3), st.integers(-1, 10), st.booleans()),
-        "error": errors.map(as_stored),
+        "error": error,
         "worker": words,
         "action": st.sampled_from(["retry", "ask"]),
         "reason": words,
@@ -190,12 +193,23 @@ def events(draw: st.DrawFn) -> Event:
         "seq": counts,
         "replaced": st.booleans(),
         "into": st.just(LIFETIME.lifetime_id),
+        "policies": words,
+        "raised": st.dictionaries(words, words, min_size=1, max_size=2),
+        "policy": words,
+        "layer": words,
+        "scope": words,
+        "shadow": st.booleans(),
+        "digest": words,
+        "at": st.sampled_from(["record", "dispatch"]),
+        "values": st.dictionaries(words, words, min_size=1, max_size=2),
     }
     data = draw(st.fixed_dictionaries({}, optional=fields)) | draw(new_fields)
     if kind == "started":
         data["graph"] = {"name": "hello", "version": "1.2.3", "digest": "sha256:" + "ab" * 32}
     if kind == "waiting":
         data["graph"] = LIFETIME.graph_name
+    if kind == "verdict":
+        data.setdefault("values", {})  # it always has them, though a condition may read none
     if "payload" in data and draw(st.booleans()):
         data["extra"] = {"x_outer": 1, "data": {"payload": {"x_inner": None}}}
     return Event(draw(words), kind, data)
@@ -309,6 +323,8 @@ def test_the_json_is_as_agreed() -> None:
             "queue_ms": 0.25,
             "model": "some-model",
             "custom": {"hits": 3},
+            "prices": "",
+            "unpriced": False,
         },
         "result": {
             "inline": {"route": "on", "n": 1.5},
@@ -332,6 +348,41 @@ def test_the_json_is_as_agreed() -> None:
         "seq": 7,
         "recorded_at": "2026-11-22T07:10:00.002001Z",
     }
+
+
+def test_what_policies_record_is_published_as_it_reads() -> None:
+    verdict = Event(
+        "verdict:graph/token-budget:e1:record:1",
+        "verdict",
+        {
+            "policy": "graph/token-budget",
+            "layer": "graph",
+            "scope": "lifetime",
+            "action": "pause_lifetime",
+            "shadow": False,
+            "digest": "sha256:" + "cd" * 32,
+            "exec_id": "e1",
+            "node": "work",
+            "at": "record",
+            "values": {"sum(tokens_used)": "10001"},
+            "reason": "sum(tokens_used) is 10001",
+            "error": "the cost of model `m` is not known",
+        },
+    )
+    data = execution_json(LogEntry(3, START, verdict), LIFETIME)
+    error = {"type": "ConditionError", "message": "the cost of model `m` is not known", "retryable": False}
+    assert data["type"] == "verdict"
+    assert data["data"] == verdict.data | {"error": error}
+    assert entry_from_json(through_text(data)).entry == verdict
+    others = [
+        Event("policies:1", "policies", {"digest": ""}),
+        Event("paused:1", "paused", {"reason": "a budget", "by": "tickwork", "policy": "graph/token-budget"}),
+        Event("resumed:1", "resumed", {"by": "ann", "raised": {"graph/token-budget": "20000"}}),
+    ]
+    for event in others:
+        shown = execution_json(LogEntry(4, START, event), LIFETIME)
+        assert shown["data"] == event.data
+        assert entry_from_json(through_text(shown)).entry == event
 
 
 def test_null_is_a_result_and_no_result_is_none() -> None:
@@ -363,6 +414,7 @@ def test_unknown_fields_survive_at_every_level_through_the_stored_form() -> None
     data["headers"]["graph"]["x_stage"] = "canary"
     data["headers"]["executor"]["x_host"] = "h1"
     data["telemetry"]["x_cached_tokens"] = 4
+    data["telemetry"] |= {"prices": "genai-prices 0.2.3", "unpriced": True}
     data["result"]["x_codec"] = None
     data["next"][1]["x_weight"] = 2
     data["next"][0]["input"]["x_codec"] = "z"

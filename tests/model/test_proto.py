@@ -244,7 +244,9 @@ SAMPLES: list[Execution | Event] = [
         status="SUCCEEDED",
         executor="w1 python/0.1.0",
         result=json_payload({"a": [2.5, None, True, "x", {}]}),
-        telemetry=Telemetry(2**40, 5, 2**40 + 5, 1, "some-model", {"hits": 3, "ratio": 0.25}),
+        telemetry=Telemetry(
+            2**40, 5, 2**40 + 5, 1, "some-model", {"hits": 3, "ratio": 0.25}, "genai-prices 0.2.3", True
+        ),
         next=(Next("work", json_payload(None)), Next("work")),
         reason="two are left",
     ),
@@ -283,6 +285,27 @@ SAMPLES: list[Execution | Event] = [
     ),
     Event("end", "completed", {"executions": 3, "cost_nano_usd": 5, "source": [[4, 5], -1, True]}),
     Event("end", "failed", {"reason": "no_final_edge", "error": ["Boom", "bang"]}),
+    Event("policies:1", "policies", {"digest": "sha256:" + "cd" * 32}),
+    Event("paused:1", "paused", {"reason": "a budget", "by": "tickwork", "policy": "graph/budget"}),
+    Event("resumed:1", "resumed", {"by": "ann", "raised": {"graph/budget": "20000"}}),
+    Event(
+        "verdict:graph/budget:e1:dispatch:1",
+        "verdict",
+        {
+            "policy": "graph/budget",
+            "layer": "graph",
+            "scope": "lifetime",
+            "action": "pause_lifetime",
+            "shadow": True,
+            "digest": "sha256:" + "cd" * 32,
+            "exec_id": "e1",
+            "node": "work",
+            "at": "dispatch",
+            "values": {"sum(cost_usd)": "0.5"},
+            "reason": "over",
+            "error": "a price is missing",
+        },
+    ),
 ]
 
 

@@ -24,6 +24,8 @@ from tickwork.orchestrator.control_plane import ControlPlane
 from tickwork.orchestrator.data_plane import DataPlane
 from tickwork.orchestrator.graphs import GraphIndex
 from tickwork.orchestrator.leases import Leases
+from tickwork.orchestrator.policies import PolicyIndex
+from tickwork.orchestrator.rebuilding import Rebuilder
 from tickwork.orchestrator.replay import replay
 from tickwork.orchestrator.sweeper import Sweeper
 from tickwork.orchestrator.watchers import Watchers
@@ -54,11 +56,14 @@ class Site:
         self.store, self.blobs = SqliteStore(":memory:", self.clock), FileBlobs(folder)
         self.bound, self.ids = bound, RandomIds(3)
         self.planes = DataPlane(self.bus, self.store, self.store, self.clock)
-        graphs = GraphIndex(self.store)
-        self.control = ControlPlane(self.bus, self.store, self.blobs, graphs, self.planes, self.clock)
+        policies = PolicyIndex(self.store, self.store, self.clock)
+        rebuilder = Rebuilder(self.store, self.blobs, GraphIndex(self.store), policies)
+        self.control = ControlPlane(
+            self.bus, self.store, self.blobs, rebuilder, policies, self.store, self.planes, self.clock
+        )
         watchers = Watchers()
         self.planes.on_commit.append(watchers.notify)
-        self.service = Service(self.store, self.blobs, self.planes, watchers, self.clock, self.ids)
+        self.service = Service(self.store, self.blobs, policies, rebuilder, self.planes, watchers, self.clock, self.ids)
         self.sweeper = Sweeper(self.store, self.planes, self.control, Leases(self.kv, self.clock), self.clock)
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -10,9 +10,10 @@ import pytest
 from tests.orchestrator.driver import Run, graph
 from tickwork.model.graph import Limits, Node, RetryPolicy
 from tickwork.model.records import Error, Event, intent, json_payload
+from tickwork.model.spending import LEASE_EXPIRED
 from tickwork.orchestrator.fold import outstanding
 from tickwork.orchestrator.projection import project
-from tickwork.orchestrator.state import LEASE_EXPIRED, MAX_LOSSES, Dispatch, Visit
+from tickwork.orchestrator.state import MAX_LOSSES, Dispatch, Visit
 from tickwork.orchestrator.waits import decided_wait
 
 ONCE_ONLY = Node(name="pay", kind="task", effect="at_most_once", retry=RetryPolicy(max_attempts=3, initial_interval=0))

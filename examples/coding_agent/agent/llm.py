@@ -74,9 +74,10 @@ def stop(process):
 
 
 def chat(context, system, user, *, temperature=0.0, seed=0, max_tokens=256):
-    """The model's reply to one message. Tokens, cost, model and speed go into the execution's telemetry.
+    """The model's reply to one message. Model, tokens, cost and time go into the execution's telemetry.
 
-    Raises RetryableError when the endpoint is busy or away, TerminalError when it refuses the request.
+    Raises RetryableError when the endpoint is busy or away, TerminalError when it refuses the request, ValueError when
+    its reply says nothing of its use: no budget could hold.
     """
     base = os.environ.get("OPENAI_BASE_URL", "").rstrip("/")
     model = os.environ.get("TICKWORK_MODEL") or context.config.get("model") or ("" if base else LOCAL_MODEL)
@@ -91,10 +92,12 @@ def chat(context, system, user, *, temperature=0.0, seed=0, max_tokens=256):
     }
     began = time.perf_counter()
     reply = post(f"{base or local_server()}/chat/completions", question)
-    seconds = time.perf_counter() - began
-    text = reply["choices"][0]["message"]["content"] or ""
-    record(context, reply.get("usage") or {}, model if not base else reply.get("model", model), seconds, local=not base)
-    return text
+    reply.setdefault("model", model)
+    if not base:
+        reply["usage"]["cost"] = 0  # this machine sends no bill
+    context.telemetry.capture(reply)  # model, tokens, cost
+    context.telemetry.record(llm_ms=round((time.perf_counter() - began) * 1000))
+    return reply["choices"][0]["message"]["content"] or ""
 
 
 def post(url, body):
@@ -118,20 +121,3 @@ def post(url, body):
     if not reply.get("choices"):
         raise RetryableError(f"{url} answered without a choice: {json.dumps(reply)[:300]}")
     return reply
-
-
-def record(context, usage, model, seconds, *, local):
-    """Telemetry from what the endpoint reports; a cost it does not report is unknown, and then not recorded."""
-    out = usage.get("completion_tokens", 0)
-    measured = {
-        "tokens_in": usage.get("prompt_tokens", 0),
-        "tokens_out": out,
-        "tokens_used": usage.get("total_tokens", 0),
-        "model": model,
-        "llm_ms": round(seconds * 1000, 1),
-        "tokens_per_second": round(out / seconds, 1) if seconds else 0.0,
-    }
-    cost = 0 if local else usage.get("cost")
-    if cost is not None:
-        measured["cost_usd"] = str(cost)
-    context.telemetry.record(**measured)

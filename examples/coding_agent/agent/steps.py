@@ -65,7 +65,8 @@ def write_code(job, context):
         request = f"Notes:\n{notes}\n\n{request}"
     if job.get("failure"):
         request += f"\n\nThe last try failed: {job['failure'].splitlines()[0]}"
-    reply = llm.chat(context, CODER, request, temperature=job["temperature"], seed=job["seed"], max_tokens=200)
+    seed = job["seed"] + 1000 * (context.attempt - 1)  # a rejected reply would only come again
+    reply = llm.chat(context, CODER, request, temperature=job["temperature"], seed=seed, max_tokens=200)
     return {**job, "reply": reply}
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tickwork.cli import output, trouble
 from tickwork.cli.answers import Answers, NoAnswer
 from tickwork.cli.asking import Form, Keyboard, interactive
-from tickwork.cli.progress import Progress, open_progress
+from tickwork.cli.progress import Progress, breach_place, open_progress
 from tickwork.cli.standing import open_children
 from tickwork.cli.streams import authors_turn
 from tickwork.cli.trouble import WORD, is_trouble
@@ -26,6 +26,7 @@ from tickwork.model.records import Event, Execution
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from tickwork.breach import Breach
     from tickwork.cli.options import Place
     from tickwork.cli.tally import Tally
     from tickwork.model.graph import AgentGraph
@@ -52,7 +53,15 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "tokens_used": outcome.tokens_used,
         "cost_usd": usd(int(outcome.cost_usd * 1_000_000_000)),
         "duration_ms": outcome.duration_ms,
+        **stopped_json(outcome.breach),
     }
+
+
+def stopped_json(breach: Breach | None) -> dict[str, Any]:
+    """What a policy stopped it over, for machines; nothing when none did."""
+    if breach is None:
+        return {}
+    return {"policy": breach.policy, "verdict": breach.verdict, "raise": list(breach.higher)}
 
 
 @dataclass
@@ -365,7 +374,8 @@ def summary(outcome: Outcome) -> Any:
     ]
     line.append("  " + " · ".join(facts), style="not bold")
     if outcome.reason:
-        line.append(f"\n    {outcome.reason}", style="not bold")
+        where = breach_place(outcome.breach.verdict) if outcome.breach is not None else ""
+        line.append(f"\n    {outcome.reason}{where}", style="not bold")
     return line
 
 
@@ -375,9 +385,12 @@ def next_steps(outcome: Outcome, carry: Carry, place: Place) -> list[str]:
     if place.profile == "test":
         return [f"    {carry.missing}"] if carry.missing else []
     if outcome.status in ("FAILED", "ABORTED"):
-        return [f"    Look:   tickwork lifetimes log {one}{where}"]
+        look = f"    Look:   tickwork lifetimes log {one}{where}"
+        if outcome.breach is None:
+            return [look]
+        return [look, f"    To allow more, change the policy {outcome.breach.policy} and start anew."]
     if outcome.status == "PAUSED":
-        return [f"    Go on:  tickwork lifetimes resume {one}{where}"]
+        return [f"    Go on:  tickwork lifetimes resume {one}{raising(outcome.breach)}{where}"]
     if outcome.status != "WAITING":
         return []
     lines = [f"    {carry.missing}."] if carry.missing else []
@@ -395,6 +408,11 @@ def next_steps(outcome: Outcome, carry: Carry, place: Place) -> list[str]:
             answers = " --answers FILE"
             by = by or who
     return [*lines, f"    Go on:  tickwork lifetimes resume {one}{answers}{by}{where}"]
+
+
+def raising(breach: Breach | None) -> str:
+    """The options of a `resume` that a lifetime needs to go on, when limits have paused it."""
+    return "".join(f" --raise {limit}" for limit in breach.higher) if breach is not None else ""
 
 
 def flags(place: Place) -> str:

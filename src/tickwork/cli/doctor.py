@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
     from tickwork.model.lifetime import Lifetime
 
-LIBRARIES = ("cel-expr-python", "cyclopts", "jsonschema", "msgspec", "pydantic", "rich", "ruamel.yaml")
+LIBRARIES = (
+    "cel-expr-python",
+    "cyclopts",
+    "genai-prices",
+    "jsonschema",
+    "msgspec",
+    "prometheus-client",
+    "pydantic",
+    "rich",
+    "ruamel.yaml",
+)
 OLDEST_SQLITE = (3, 35, 0)
 """The first version with RETURNING."""
 LITTLE_SPACE = 256 * 1024 * 1024

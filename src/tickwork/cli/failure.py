@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tickwork.errors import AnswerRefused, Conflict, GraphInvalid, TickworkError, UsageError
+from tickwork.errors import AnswerRefused, Conflict, GraphInvalid, PolicyInvalid, TickworkError, UsageError
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -48,7 +48,7 @@ def report(error: TickworkError, *, as_json: bool) -> int:
     hint = str(getattr(error, "hint", ""))
     if as_json:
         document: dict[str, Any] = {"code": error.code, "message": str(error), "hint": hint}
-        if isinstance(error, GraphInvalid):
+        if isinstance(error, GraphInvalid | PolicyInvalid):
             document["problems"] = [problem_json(p) for p in error.problems]
         _print_json({"error": document})
     print(as_called(str(error)), file=sys.stderr)

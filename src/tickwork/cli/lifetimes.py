@@ -21,6 +21,7 @@ from tickwork.cli.steering import abort, answer, pause, resume, signal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tickwork.breach import Breach
     from tickwork.cli.tally import Tally
     from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime, Question
@@ -110,7 +111,7 @@ def show(lifetime: Id, /, *, json: Json = False, place: Place = HERE) -> int:
     from tickwork.cli.tally import Tally
     from tickwork.service import TROUBLE
 
-    async def work() -> tuple[Lifetime, list[Question], Tally, list[Lifetime]]:
+    async def work() -> tuple[Lifetime, list[Question], Tally, list[Lifetime], Breach | None]:
         async with reading(place) as service:
             one = await service.get(lifetime, tenant=place.tenant)
             kinds = ("human", *TROUBLE)
@@ -120,16 +121,17 @@ def show(lifetime: Id, /, *, json: Json = False, place: Place = HERE) -> int:
                 tally.feed(entry)
             questions += [awaited_signal(one, data) for data in tally.waiting.values() if data.get("on") == "signal"]
             children = [] if one.ended else await open_children(service, one)
-            return one, questions, tally, children
+            breach = (await service.result(one.lifetime_id, tenant=place.tenant)).breach
+            return one, questions, tally, children, breach
 
-    one, questions, tally, children = asyncio.run(work())
+    one, questions, tally, children, breach = asyncio.run(work())
     one.reason = reason_of(one.status, one.reason)
     if tally.status == one.status:
         one.reason = one.reason or tally.reason or None
     if json:
-        output.emit_json(standing_json(one, questions, tally, children))
+        output.emit_json(standing_json(one, questions, tally, children, breach))
     else:
-        print_standing(one, questions, tally, children, place)
+        print_standing(one, questions, tally, children, breach, place)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`tickwork new NAME`: a folder with a graph that runs and a test that passes, to be changed into one's own."""
+"""`tickwork new NAME`: a folder with a graph that runs, policies that hold and tests that pass, to make one's own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ FILES = (
     "graph.yaml",
     "tasks/write.py",
     "plans/review.py",
+    "policies.yaml",
     "tests/test_graph.py",
     "README.md",
     "gitignore",
@@ -29,7 +30,7 @@ def new(
     *,
     json: Json = False,
 ) -> int:
-    """Make a folder with a small graph, its Task and Plan, and a test that passes."""
+    """Make a folder with a small graph, its Task and Plan, policies, and tests that pass."""
     word = name.name
     if not NAME.fullmatch(word):
         raise Refusal(
@@ -56,6 +57,6 @@ def new(
         output.emit_json({"name": word, "folder": str(name), "files": written})
     output.say(f"{name} is ready. Next:", "green")
     output.say(f"    cd {name}")
-    output.say('    tickwork run graph.yaml --input \'{"topic": "durable agents"}\'')
+    output.say('    tickwork run graph.yaml --policies policies.yaml --input \'{"topic": "durable agents"}\'')
     output.say("    pytest")
     return 0

@@ -64,7 +64,8 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, width=width, soft_wrap=False)
 
 
-_COMMAND = re.compile(r"(?<![./\w-])tickwork (?=(?:demo|new|doctor|run|graph|lifetimes|inbox|dead-letters|schema)\b)")
+_VERBS = "demo|new|doctor|run|graph|lifetimes|inbox|guardrails|usage|metrics|dead-letters|schema"
+_COMMAND = re.compile(rf"(?<![./\w-])tickwork (?=(?:{_VERBS})\b)")
 
 
 @lru_cache(maxsize=1)

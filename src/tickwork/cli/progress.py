@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -202,7 +203,32 @@ def _forked(data: dict[str, Any]) -> str:
     )
 
 
+def _verdict(data: dict[str, Any]) -> str:
+    shadow = " (shadow)" if data.get("shadow") else ""
+    return f"{data.get('policy')} → {data.get('action')}{shadow}: {data.get('reason')}{breach_place(data)}"
+
+
+def breach_place(data: dict[str, Any]) -> str:
+    """Where a verdict was given, as the end of a sentence."""
+    if not data.get("node"):
+        return ""
+    return f", before `{data['node']}` ran" if data.get("at") == "dispatch" else f", with what `{data['node']}` did"
+
+
+def _resumed(data: dict[str, Any]) -> str:
+    raised = [f"{policy} raised to {Decimal(number):,}" for policy, number in (data.get("raised") or {}).items()]
+    return ", ".join(part for part in (_why_and_who(data), *raised) if part)
+
+
+def _policies(data: dict[str, Any]) -> str:
+    digest = str(data.get("digest") or "")
+    return f"in force: {digest[:19]}…" if digest else "none in force any more"
+
+
 _IN_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "verdict": _verdict,
+    "resumed": _resumed,
+    "policies": _policies,
     "intent": _intent,
     "unknown": lambda data: f"nobody knows whether it happened ({data.get('reason')})",
     "reconciled": _reconciled,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tickwork.cli.options import Place
     from tickwork.home import Holder
     from tickwork.model.lifetime import Lifetime
+    from tickwork.model.policy import PolicyDocument
     from tickwork.ports import StoredGraph
     from tickwork.profiles import Profile
     from tickwork.runtime import Runtime
@@ -51,14 +52,15 @@ def profile_of(place: Place) -> Profile:
 
 
 @contextlib.asynccontextmanager
-async def opened(place: Place) -> AsyncIterator[Runtime]:
+async def opened(place: Place, *, guarded: bool = True) -> AsyncIterator[Runtime]:
     """The home, held by this process. Raises HomeInUse when another one holds it.
 
-    Nothing moves in it but what this command starts or carries on (`recover=False`).
+    Nothing moves in it but what this command starts or carries on (`recover=False`). `guarded`: not with policies that
+    cannot be enforced.
     """
     from tickwork.runtime import Runtime
 
-    async with Runtime(profile_of(place), recover=False) as runtime:
+    async with Runtime(profile_of(place), recover=False, guarded=guarded) as runtime:
         yield runtime
 
 
@@ -113,10 +115,13 @@ async def start(
     *,
     labels: dict[str, str],
     idempotency_key: str | None,
+    policies: PolicyDocument | None = None,
 ) -> Outcome:
     """Starts a lifetime of `bound` and carries it."""
     async with opened(place) as runtime:
-        return await start_in(runtime, place, bound, value, carry, labels=labels, idempotency_key=idempotency_key)
+        return await start_in(
+            runtime, place, bound, value, carry, labels=labels, idempotency_key=idempotency_key, policies=policies
+        )
 
 
 async def start_in(
@@ -128,11 +133,12 @@ async def start_in(
     *,
     labels: dict[str, str],
     idempotency_key: str | None,
+    policies: PolicyDocument | None = None,
 ) -> Outcome:
     """As `start`, in a home that this process holds already."""
     stored = await runtime.bind(bound, tenant=place.tenant)
     lifetime = await runtime.service.start(
-        stored.digest, value, tenant=place.tenant, labels=labels, idempotency_key=idempotency_key
+        stored.digest, value, tenant=place.tenant, labels=labels, idempotency_key=idempotency_key, policies=policies
     )
     if idempotency_key is not None and not lifetime.ended and lifetime.status != "PAUSED":
         await runtime.service.resume(lifetime.lifetime_id, tenant=place.tenant)  # perhaps another process left it
@@ -150,7 +156,7 @@ async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any
     told = tell_holder(place, verb, lifetime, arguments)
     if told is not None:
         return told
-    _only_record()
+    only_record()
     async with opened(place) as runtime:
         changed = await _do(runtime, place, verb, lifetime, arguments)
         if verb == "abort":
@@ -160,7 +166,7 @@ async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any
         return changed, None
 
 
-def _only_record() -> None:
+def only_record() -> None:
     """Nothing is to run here, so it is no news that this process does not know the graph's code."""
     logging.getLogger("tickwork.executor").setLevel(logging.ERROR)
 
@@ -180,7 +186,7 @@ async def apply_and_carry(
     async with opened(place) as runtime:
         service = runtime.service
         one = carry.lifetime = await service.get(lifetime, tenant=place.tenant)
-        if one.ended and verb == "resume":
+        if one.ended and verb == "resume" and "raised" not in arguments:
             return await service.result(one.lifetime_id, tenant=place.tenant)
         try:
             bound = code_of(await service.graph(one.graph_digest, tenant=place.tenant), one)
@@ -188,7 +194,7 @@ async def apply_and_carry(
             if verb == "resume":
                 raise
             carry.missing = f"It is recorded, but the lifetime cannot go on here: {error}"
-            _only_record()
+            only_record()
             return await _do(runtime, place, verb, one.lifetime_id, arguments), None
         await runtime.bind(bound, tenant=place.tenant)
         changed = await _do(runtime, place, verb, one.lifetime_id, arguments)
@@ -217,21 +223,28 @@ def tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, Any
     """The lifetime after another process, which holds the home, did the verb, and that process; None: nobody does."""
     import msgspec
 
-    from tickwork import home
-    from tickwork.errors import HomeInUse
     from tickwork.model.lifetime import Lifetime
 
-    folder = _existing(place).home
+    _existing(place)
+    told = ask_holder(place, verb, {"lifetime_id": lifetime, "tenant": place.tenant, **arguments})
+    return None if told is None else (msgspec.convert(told[0], Lifetime), told[1])
+
+
+def ask_holder(place: Place, verb: str, arguments: dict[str, Any]) -> tuple[Any, Holder] | None:
+    """What another process, which holds the home, says to a verb of its door, and that process; None: nobody does."""
+    from tickwork import home
+    from tickwork.errors import HomeInUse
+
+    folder = profile_of(place).home
     who = None if folder is None else home.holder(folder)
     if folder is None or who is None:
         return None
     try:
-        told = home.call(folder, verb, lifetime_id=lifetime, tenant=place.tenant, **arguments)
+        return home.call(folder, verb, **arguments), who
     except HomeInUse:
         if home.holder(folder) is not None:
             raise
         return None  # it has just left, so the home is ours to open
-    return msgspec.convert(told, Lifetime), who
 
 
 async def _do(runtime: Runtime, place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> Lifetime:

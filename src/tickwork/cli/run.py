@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tickwork.cli.failure import Refusal
 from tickwork.cli.options import HERE, By, Json, Place, flag
+
+if TYPE_CHECKING:
+    from tickwork.model.policy import PolicyDocument
 
 AnswersFile = Annotated[
     Path | None,
@@ -33,6 +36,9 @@ def run(
     *,
     input: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="JSON, @FILE, or - for stdin.")] = None,
     answers: AnswersFile = None,
+    policies: Annotated[
+        Path | None, Parameter(help="Policies for this lifetime and its children alone, beside those in force.")
+    ] = None,
     label: Annotated[
         tuple[str, ...],
         Parameter(negative="", show_default=False, help="key=value, kept with the lifetime; may be given often."),
@@ -55,9 +61,23 @@ def run(
     labels = read_labels(label)
     value = read_json(input, "--input") if input is not None else None
     carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
+    own = read_own_policies(policies) if policies else None
     bound = load_named(place, graph)
-    work = start(place, bound, value, carry, labels=labels, idempotency_key=idempotency_key)
+    work = start(place, bound, value, carry, labels=labels, idempotency_key=idempotency_key, policies=own)
     return conduct(work, carry, place, json=json)
+
+
+def read_own_policies(path: Path) -> PolicyDocument:
+    """The policies of one lifetime. Raises NotFound, PolicyInvalid; Refusal for those of a tenant or a graph."""
+    from tickwork.formats.policies import load_policies
+
+    document = load_policies(path)
+    if document.layer != "installation":
+        raise Refusal(
+            f"{path} holds the policies of a {document.layer}, and --policies gives some to one lifetime.",
+            f"Take `tenant` and `graph` out of the file, or put it in force: tickwork guardrails apply {path}",
+        )
+    return document
 
 
 def read_labels(pairs: tuple[str, ...]) -> dict[str, str]:

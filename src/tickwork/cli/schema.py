@@ -51,6 +51,12 @@ def _graph() -> dict[str, Any]:
     return graph_schema()
 
 
+def _policies() -> dict[str, Any]:
+    from tickwork.formats.policy_fields import policy_schema
+
+    return policy_schema()
+
+
 def _execution() -> dict[str, Any]:
     from tickwork.model.schema import schemas
 
@@ -77,6 +83,18 @@ def _records() -> dict[str, Any]:
     }
 
 
+STOPPED: dict[str, Any] = {
+    "policy": {"type": "string", "description": "The policy that stopped it, when one did: `tenant/daily-spend`."},
+    "verdict": {"type": "object", "description": "That policy's verdict, as the log has it."},
+    "raise": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "For `tickwork lifetimes resume --raise`: limits under which it goes on, if any do.",
+    },
+}
+"""What an outcome has beside the rest when a policy stopped the lifetime."""
+
+
 def _outcome() -> dict[str, Any]:
     amount = {"type": "integer", "minimum": 0}
     fields: dict[str, Any] = {
@@ -88,13 +106,14 @@ def _outcome() -> dict[str, Any]:
         "tokens_used": amount,
         "cost_usd": {"type": "string", "pattern": r"^\d+(\.\d+)?$", "description": "Exact decimal, US dollars."},
         "duration_ms": {"type": "number", "minimum": 0},
+        **STOPPED,
     }
     return {
         "$schema": DRAFT,
         "title": "What `tickwork run --json` prints",
         "type": "object",
         "properties": fields,
-        "required": list(fields),
+        "required": [name for name in fields if name not in STOPPED],
         "additionalProperties": False,
     }
 
@@ -111,6 +130,7 @@ def _answers() -> dict[str, Any]:
 
 SCHEMAS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "graph": ("a graph in YAML or JSON", _graph),
+    "policies": ("a policy document in YAML or JSON", _policies),
     "records": ("one record of a log, as `tickwork lifetimes log --json` prints them", _records),
     "execution": ("the record of one attempt at a node", _execution),
     "event": ("the record of something that happened to a lifetime", _event),

@@ -13,6 +13,7 @@ from tickwork.cli import output, trouble
 from tickwork.model.lifetime import Question
 
 if TYPE_CHECKING:
+    from tickwork.breach import Breach
     from tickwork.cli.options import Place
     from tickwork.cli.tally import Tally
     from tickwork.model.lifetime import Lifetime
@@ -44,13 +45,17 @@ async def open_children(service: Service, one: Lifetime) -> list[Lifetime]:
     return await service.list(query, tenant=one.tenant_id)
 
 
-def standing_json(one: Lifetime, questions: list[Question], tally: Tally, children: list[Lifetime]) -> dict[str, Any]:
+def standing_json(
+    one: Lifetime, questions: list[Question], tally: Tally, children: list[Lifetime], breach: Breach | None
+) -> dict[str, Any]:
     """Where a lifetime stands, for machines."""
+    from tickwork.cli.carry import stopped_json
     from tickwork.cli.lifetimes import lifetime_json, question_json
     from tickwork.model.contract import timestamp
 
     return {
         **lifetime_json(one),
+        **stopped_json(breach),
         "executions": tally.executions,
         "tokens_used": tally.tokens,
         "cost_usd": _dollars(tally.cost_nano_usd),
@@ -85,14 +90,20 @@ def _dollars(nano_usd: int) -> str:
 
 
 def print_standing(
-    one: Lifetime, questions: list[Question], tally: Tally, children: list[Lifetime], place: Place
+    one: Lifetime,
+    questions: list[Question],
+    tally: Tally,
+    children: list[Lifetime],
+    breach: Breach | None,
+    place: Place,
 ) -> None:
     """Where a lifetime stands, for people."""
     from rich.table import Table
     from rich.text import Text
 
-    from tickwork.cli.carry import flags
+    from tickwork.cli.carry import flags, raising
     from tickwork.cli.lifetimes import labels_text
+    from tickwork.cli.progress import breach_place
     from tickwork.cli.reach import LEFT_BEHIND, left_behind
 
     facts = Table.grid(padding=(0, 2, 0, 0))
@@ -104,7 +115,7 @@ def print_standing(
     if left_behind(place, one) and not any(child.status in ("WAITING", "PAUSED") for child in children):
         facts.add_row("", Text(output.as_called(f"{LEFT_BEHIND} {one.lifetime_id}{flags(place)}"), style="yellow"))
     if one.reason:
-        facts.add_row("reason", Text(one.reason))
+        facts.add_row("reason", Text(one.reason + (breach_place(breach.verdict) if breach is not None else "")))
     facts.add_row("started", output.day_time(one.created_at))
     if one.finished_at:
         took = output.span(one.finished_at - one.created_at)
@@ -116,7 +127,11 @@ def print_standing(
     parts: list[Any] = [facts]
     if tally.nodes:
         parts += ["", _node_table(tally)]
-    for text in _awaited(one, questions, tally, children, flags(place)):
+    texts = _awaited(one, questions, tally, children, flags(place))
+    if breach is not None and one.status == "PAUSED":
+        go_on = f"tickwork lifetimes resume {one.lifetime_id}{raising(breach)}{flags(place)}"
+        texts.insert(0, f"waits until somebody lets it go on under the policy {breach.policy}\n  {go_on}")
+    for text in texts:
         parts += ["", Text(output.as_called(text), style="yellow")]
     output.show(*parts)
 

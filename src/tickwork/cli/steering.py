@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tickwork.cli import output
+from tickwork.cli.failure import Refusal
 from tickwork.cli.options import HERE, By, Id, Json, Place, flag
 from tickwork.cli.run import AnswersFile, Quiet, Wait
 from tickwork.errors import AnswerRefused
@@ -42,6 +43,15 @@ def resume(
     lifetime: Id,
     /,
     *,
+    raised: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--raise",
+            negative="",
+            show_default=False,
+            help="POLICY=NUMBER: its limit, for this lifetime from now on; may be given often.",
+        ),
+    ] = (),
     no_run: NoRun = False,
     answers: AnswersFile = None,
     wait: Wait = False,
@@ -53,13 +63,36 @@ def resume(
     """Go on with a lifetime that is paused, waits, or was left behind by a process that died.
 
     It is carried to its end here, as `tickwork run` does. When another process holds the home it runs there, and is
-    followed here. --no-run returns at once.
+    followed here. --no-run returns at once. --raise lets one go on that a budget has paused.
     """
     from tickwork.cli.answers import read_answers
     from tickwork.cli.carry import Carry
 
     carry = Carry(answers=read_answers(answers) if answers else None, wait=wait, quiet=quiet, by=by)
-    return move(place, "resume", lifetime, {"by": by}, carry, json=json, run=not no_run)
+    params: dict[str, Any] = {"by": by}
+    if raised:
+        params["raised"] = _limits(raised)
+    return move(place, "resume", lifetime, params, carry, json=json, run=not no_run)
+
+
+def _limits(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`policy=number` words as a mapping. Raises Refusal."""
+    from tickwork.model.condition import ConditionError
+    from tickwork.model.expressions.aggregates import parse_number
+
+    limits: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, number = pair.partition("=")
+        if not name or not separator:
+            raise Refusal(f"--raise {pair}: a limit is written POLICY=NUMBER, as in token-budget=20000.")
+        if name in limits:
+            raise Refusal(f"--raise {pair}: `{name}` is raised twice.")
+        try:
+            parse_number(number)
+        except ConditionError as error:
+            raise Refusal(f"--raise {pair}: {error}.") from None
+        limits[name] = number
+    return limits
 
 
 def answer(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tickwork.model.graph import END
 from tickwork.model.ids import branch_path, group_path
 from tickwork.model.records import Event, Execution
-from tickwork.orchestrator.state import LEASE_EXPIRED
+from tickwork.model.spending import LEASE_EXPIRED
 
 if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph, Edge

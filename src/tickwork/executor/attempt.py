@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from tickwork.executor.outcome import Outcome
     from tickwork.executor.registry import BoundNode
     from tickwork.ports import Clock, Delivery
+    from tickwork.sdk.prices import Prices
 
 HistoryReader: TypeAlias = Callable[[str, str, int], Awaitable[list[LogEntry]]]
 """Reads the newest entries of a lifetime: (tenant, lifetime, limit)."""
 
 
 class Surroundings(Protocol):
-    """What attempts share: the clock, the loop and the reader of histories."""
+    """What attempts share: the clock, the loop, the reader of histories and the prices of models."""
 
     clock: Clock
     loop: asyncio.AbstractEventLoop
     history: HistoryReader
+    prices: Prices
 
 
 class Stoppable(Protocol):
@@ -95,6 +97,10 @@ class Attempt(Channel):
         self.last_beat = self.shared.clock.monotonic()
         if details is not None:
             self.beat_details = details
+
+    def price_book(self) -> Prices:
+        """The prices of models."""
+        return self.shared.prices
 
     async def history(self, limit: int) -> list[LogEntry]:
         """The newest entries of the lifetime's log."""

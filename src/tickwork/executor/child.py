@@ -30,6 +30,7 @@ from tickwork.sdk.context import Channel, Context
 from tickwork.sdk.encoding import json_value
 from tickwork.sdk.implementation import Implementation
 from tickwork.sdk.loading import implementation_of
+from tickwork.sdk.prices import Prices
 from tickwork.sdk.references import ReferenceFault
 
 PR_SET_PDEATHSIG = 1
@@ -41,8 +42,8 @@ RESERVE = 4 * 1024 * 1024
 class PipeChannel(Channel):
     """What user code tells and asks goes over the pipe."""
 
-    def __init__(self, inlet: int, outlet: int) -> None:
-        self._inlet, self._outlet = inlet, outlet
+    def __init__(self, inlet: int, outlet: int, prices: Prices) -> None:
+        self._inlet, self._outlet, self._prices = inlet, outlet, prices
         self._lock = threading.Lock()
         self._asked: deque[Future[list[LogEntry]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,6 +64,10 @@ class PipeChannel(Channel):
     def recorded(self, telemetry: Telemetry) -> None:
         """The totals so far."""
         self.send(pipe.Used(telemetry))
+
+    def price_book(self) -> Prices:
+        """The parent's prices."""
+        return self._prices
 
     def _ask(self, limit: int) -> Future[list[LogEntry]]:
         answer: Future[list[LogEntry]] = Future()
@@ -121,7 +126,9 @@ def main() -> None:
     _restore(setup)
     _end_with(setup.parent)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    channel = PipeChannel(inlet, outlet)
+    prices = Prices(own=setup.prices)
+    prices.warned.update(dict.fromkeys(setup.warned))
+    channel = PipeChannel(inlet, outlet, prices)
     signal.signal(signal.SIGTERM, lambda *_: channel.stop())
     threading.stack_size(SMALL_STACK)
     threading.Thread(target=channel.listen, name="tickwork-pipe", daemon=True).start()
@@ -182,6 +189,7 @@ def _attempt(setup: pipe.Setup, channel: PipeChannel) -> Outcome:
             value = asyncio.run(_awaited(implementation, ctx, channel, setup))
         else:
             value = implementation.call(implementation.input_for(message, ctx), ctx)
+        ctx.returned(value)
         return succeeded(implementation, value)
     except MemoryError:
         raise

@@ -23,6 +23,7 @@ from tickwork.model.choices import choice_problem
 from tickwork.model.messages import NodeInput
 from tickwork.model.records import Error, Payload
 from tickwork.payloads import is_large, spilled
+from tickwork.sdk.prices import Prices
 
 if TYPE_CHECKING:
     from tickwork.ports import BlobStore, Clock
@@ -71,9 +72,11 @@ class Lanes:
         threads: int,
         processes: int,
         owner: Owner,
+        prices: Prices | None = None,
     ) -> None:
         self._owner = owner
         self.clock, self.history = clock, history
+        self.prices = prices or Prices()
         self._blobs = blobs
         self._coroutines = Lane(concurrency, self._begin_coroutine)
         self._threaded = Lane(threads or concurrency, self._begin_thread if threads else self._begin_here)
@@ -133,9 +136,18 @@ class Lanes:
         """Begins an attempt that has a credit now, or asks first whether it may."""
         attempt.has_credit = True
         if attempt.permitted:
-            lane.begin(attempt)
+            self._call_in(lane, attempt)
         else:
             self._owner.ask_permit(attempt)
+
+    def _call_in(self, lane: Lane, attempt: Attempt) -> None:
+        """Has user code called, unless the list of prices is broken: nothing shall be spent that cannot be counted."""
+        fault = self.prices.fault(self.clock.monotonic())
+        if fault is None:
+            lane.begin(attempt)
+        else:
+            # Later, so that a thousand waiting attempts do not end inside each other.
+            self.loop.call_soon(self._finish, attempt, failed(fault))
 
     def permitted(self, attempt: Attempt) -> None:
         """The attempt may begin: its intent is in the log."""
@@ -143,7 +155,7 @@ class Lanes:
         if attempt.late is not None:
             self.stop(attempt, attempt.late)
         elif not attempt.done:
-            self._lane(attempt).begin(attempt)
+            self._call_in(self._lane(attempt), attempt)
 
     def drop(self, attempt: Attempt) -> None:
         """Lets an attempt go that may not begin: nothing is recorded of it here."""
@@ -216,6 +228,7 @@ class Lanes:
             if _lies_in_blobs(message):
                 await self._fetch(message)
             value = await implementation.call(implementation.input_for(message, ctx), ctx)
+            ctx.returned(value)
             outcome = succeeded(implementation, value)
             if _is_large(outcome):
                 await self._spill(message.tenant_id, outcome)
@@ -408,6 +421,7 @@ def _call(attempt: Attempt) -> Outcome:
     implementation = attempt.bound.implementation
     try:
         value = implementation.call(implementation.input_for(attempt.message, attempt.ctx), attempt.ctx)
+        attempt.ctx.returned(value)
         return succeeded(implementation, value)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything, and no worker dies of it
         return failed(error)

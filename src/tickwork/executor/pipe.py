@@ -13,6 +13,7 @@ import msgspec
 from tickwork.executor.outcome import Outcome
 from tickwork.model.messages import NodeInput
 from tickwork.model.records import LogEntry, Telemetry
+from tickwork.sdk.prices import PriceList
 
 
 class Setup(msgspec.Struct, tag=True, array_like=True):
@@ -25,6 +26,10 @@ class Setup(msgspec.Struct, tag=True, array_like=True):
     pythonpath: str | None
     memory_mb: int | None
     parent: int
+    prices: PriceList | None = None
+    """The parent's own list, so that both count alike."""
+    warned: list[str] = []
+    """Models without a price of which somebody was warned already."""
 
 
 class Stop(msgspec.Struct, tag=True, array_like=True):

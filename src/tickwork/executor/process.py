@@ -133,7 +133,7 @@ class ChildProcess:
         for fd in self._readers:
             self._loop.add_reader(fd, self._read, fd)
         self._watch_exit()
-        bound, message = self._attempt.bound, self._attempt.message
+        bound, message, prices = self._attempt.bound, self._attempt.message, self._attempt.price_book()
         self._send(
             pipe.Setup(
                 message,
@@ -143,6 +143,8 @@ class ChildProcess:
                 pythonpath,
                 bound.node.memory_mb,
                 os.getpid(),
+                prices.own,
+                list(prices.warned),
             )
         )
 
@@ -217,6 +219,8 @@ class ChildProcess:
                 self._attempt.heartbeat(details)
             case pipe.Used(telemetry):
                 self._attempt.telemetry = telemetry
+                if telemetry.unpriced:
+                    self._attempt.price_book().warned[telemetry.model or ""] = None
             case pipe.AskHistory(limit):
                 task = self._loop.create_task(self._answer(limit))
                 self._asking.add(task)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tickwork.model.messages import NodeInput
     from tickwork.model.records import Entry
     from tickwork.ports import BlobStore, Clock, Delivery, EventBus, Ids, KVStore, Subscription
+    from tickwork.sdk.prices import Prices
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,14 @@ class Executor:
         threads: int = 32,
         processes: int = 8,
         lease: float = LEASE,
+        prices: Prices | None = None,
     ) -> None:
         self._bus, self._clock, self._registry = bus, clock, registry
         self.name = f"{ids.token()} python/{__version__}"
         """How records name this worker: boot id, language and version."""
         self._claims = Claims(kv, clock, self.name, lease)
         self._published = Published()
-        self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self)
+        self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self, prices)
         self._attempts: dict[str, Attempt] = {}
         """By work id: at most one attempt at a time at the same work."""
         self._asking: dict[str, Attempt] = {}

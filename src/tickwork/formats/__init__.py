@@ -60,7 +60,7 @@ def read_graph(path: Path | str, text: str | None = None, *, fmt: str | None = N
         if folder:
             path = find_graph_file(folder)
             reading = Reading(str(path))
-        draft = _draft(path, _content(path, text), fmt or _format_of(path), reading)
+        draft = _draft(path, content(path, text), fmt or _format_of(path), reading)
     except Unreadable as error:
         return ReadGraph(None, [*reading.problems, error.problem], reading.sources, path.parent)
     if folder:
@@ -112,7 +112,11 @@ def drawing(graph: AgentGraph) -> str:
     return draw(graph)
 
 
-def _content(path: Path, text: str | None) -> str:
+def content(path: Path, text: str | None = None) -> str:
+    """The text of a file, or `text` in its place, checked and with every line break made `\\n`.
+
+    Raises NotFound, StorageError, and Unreadable (`tickwork.formats.tree`) for what is too large or no text.
+    """
     from tickwork.formats.tree import MAX_BYTES, decoded
 
     if text is not None:

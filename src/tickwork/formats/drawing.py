@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tickwork.formats.fields import GRAPH_LIMITS
-from tickwork.model.graph import END, START, AgentGraph, Edge, Node
+from tickwork.model.graph import END, START, AgentGraph, Edge, Maximum, Node
 
 _WAITS = ("human", "signal", "timer", "child")
 
@@ -98,7 +98,13 @@ def _box(node: Node) -> str:
     shape = f"[{node.name}]" if node.kind == "task" else f"{{{node.name}}}"
     does = [f"({word})" for word in _WAITS if getattr(node, word) is not None]
     does += [f"({node.effect})"] if node.effect != "idempotent" else []
+    does += [f"(at most {_most(node.maximum)})"] if node.maximum != Maximum() else []
     return " ".join([shape, *node.title.split(), *does])
+
+
+def _most(maximum: Maximum) -> str:
+    tokens = f"{maximum.tokens:,} tokens" if maximum.tokens is not None else ""
+    return ", ".join(part for part in (tokens, f"${maximum.cost_usd}" if maximum.cost_usd else "") if part)
 
 
 def _label(edge: Edge) -> str:

@@ -14,8 +14,10 @@ from typing import Any, Protocol, get_args
 
 import msgspec
 
+from tickwork.formats.letters import strange
 from tickwork.formats.tree import Tree, plain
-from tickwork.model.graph import Child, Effect, Human, Limits, Node, RetryPolicy, Signal, TimeLimits, Timer
+from tickwork.model.graph import Child, Effect, Human, Limits, Maximum, Node, RetryPolicy, Signal, TimeLimits, Timer
+from tickwork.model.money import DECIMALS, MAX_TOKENS, MAX_USD, dollars
 from tickwork.model.problems import Location, Problem
 from tickwork.model.validation import GREATEST, MAX_GUESSES, SourceMap, nearest, shown
 
@@ -26,10 +28,12 @@ _DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 # What people write who come from elsewhere, and what it is called here.
-_SYNONYMS = {
-    "when": "condition", "if": "condition", "source": "from", "target": "to", "type": "kind", "timeout": "limits",
-    "retries": "retry", "attempts": "max_attempts", "schema": "answer_schema", "question": "prompt", "nodes": "tasks",
-    "function": "run", "handler": "run", "code": "run", "settings": "config", "options": "config",
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "when": ("condition",), "if": ("condition", "when"), "condition": ("when",), "source": ("from",), "target": ("to",),
+    "type": ("kind",), "timeout": ("limits",), "retries": ("retry",), "attempts": ("max_attempts",),
+    "schema": ("answer_schema",), "question": ("prompt",), "nodes": ("tasks",), "function": ("run",),
+    "handler": ("run",), "code": ("run",), "settings": ("config",), "options": ("config",), "budget": ("maximum",),
+    "then": ("action",), "rules": ("policies",), "period": ("window",), "dry_run": ("shadow",), "tz": ("time_zone",),
 }  # fmt: skip
 
 
@@ -51,8 +55,8 @@ class Reading:
 
     def unknown_key(self, key: str, at: Location, known: Mapping[str, Any], where: str) -> str:
         """Report a key that the format does not have; returns the one that was probably meant, or nothing."""
-        near = self.near(key, known) or (_SYNONYMS[key] if _SYNONYMS.get(key) in known else "")
-        hint = f"did you mean `{near}`?" if near else f"known here: {', '.join(known)}"
+        near = next((word for word in _SYNONYMS.get(key, ()) if word in known), "") or self.near(key, known)
+        hint = meant(key, near, f"known here: {', '.join(known)}")
         self.say(at, "unknown_key", f"{where} has no key `{shown(key)}`", hint)
         return near
 
@@ -62,6 +66,12 @@ class Reading:
         found = "nothing" if value is None else f"{_kind_of(value)} {shown(msgspec.json.encode(value).decode())}"
         self.say(tree.at, "wrong_type", f"`{what}` has to be {expects}, not {found}", _mend(value, expects))
         return BROKEN
+
+
+def meant(word: str, near: str, known: str) -> str:
+    """How a word is mended that is not known: the near one, or the known ones, and the letter that only looks right."""
+    hint = f"did you mean `{near}`?" if near else known
+    return f"{hint} ({look})" if (look := strange(word)) else hint
 
 
 class Kind(Protocol):
@@ -124,6 +134,29 @@ class Duration:
 
 
 @dataclass(frozen=True)
+class Money:
+    """US dollars, exact: a number or a text, kept as the canonical text."""
+
+    def schema(self) -> dict[str, Any]:
+        number = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+        pattern = {"type": "string", "pattern": rf"^[0-9]{{1,10}}(\.[0-9]{{1,{DECIMALS}}}0*)?$"}
+        return {"anyOf": [number, pattern]}
+
+    def read(self, tree: Tree, path: str, reading: Reading) -> Any:
+        name, value = path.rpartition(".")[2], tree.value
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return reading.wrong_type(tree, name, "an amount of US dollars: 0.05")
+        try:
+            return dollars(value)
+        except ValueError as error:
+            reading.say(tree.at, "bad_number", f"`{name}` {error}", "write it as 0.05")
+            return BROKEN
+
+    def write(self, value: Any) -> Any:
+        return value
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of a few words."""
 
@@ -138,8 +171,9 @@ class Choice:
             return reading.wrong_type(tree, name, f"one of {', '.join(self.words)}")
         if tree.value in self.words:
             return next(word for word in self.words if word == tree.value)
-        near = nearest(tree.value, self.words)
-        hint = f"did you mean `{near}`?" if near else f"it is one of {', '.join(self.words)}"
+        begun = (word for word in self.words if len(tree.value) > 2 and word.startswith(tree.value.lower()))
+        near = nearest(tree.value, self.words) or next(begun, "")
+        hint = meant(tree.value, near, f"it is one of {', '.join(self.words)}")
         reading.say(tree.at, "unknown_word", f"`{name}` cannot be `{shown(tree.value)}`", hint)
         return BROKEN
 
@@ -341,6 +375,16 @@ LIMITS = Record(
         Field("grace", DURATION, "how long the code may take to stop once it is told to", limits=NOT_NEGATIVE),
     ),
 )
+MAXIMUM = Record(
+    Maximum,
+    "maximum",
+    (
+        Field(
+            "tokens", WHOLE, "the most tokens, those of input and output", limits={"minimum": 0, "maximum": MAX_TOKENS}
+        ),
+        Field("cost_usd", Money(), f"the most US dollars, with at most {DECIMALS} digits after the point"),
+    ),
+)
 HUMAN = Record(
     Human,
     "human",
@@ -402,6 +446,7 @@ NODE = Record(
         Field("retry", RETRY, "when a failed attempt is tried again"),
         Field("limits", LIMITS, "time limits of one attempt"),
         Field("effect", Choice(get_args(Effect)), "what running it twice would do; only of a Task that runs code"),
+        Field("maximum", MAXIMUM, "the most that one attempt uses; reserved against budgets before it runs"),
         Field("isolation", Choice(("inline", "subprocess")), "where the code runs"),
         Field("memory_mb", WHOLE, "memory limit of a subprocess, in MiB", limits={"minimum": 1}),
         Field("human", HUMAN, "a person answers"),

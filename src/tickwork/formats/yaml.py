@@ -71,7 +71,7 @@ class _Builder:
         next(self.events)
         event = next(self.events)
         if isinstance(event, DocumentStartEvent):
-            raise Unreadable(self.at(event), "a second YAML document begins here", "one file holds one graph")
+            raise Unreadable(self.at(event), "a second YAML document begins here", "keep one of them in this file")
         return tree
 
     def at(self, event: Any) -> Location:

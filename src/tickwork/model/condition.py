@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tickwork.errors import TickworkError
+from tickwork.model.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,10 +48,10 @@ class Condition:
         try:
             self._expression = _environment().compile(text)
         except RuntimeError as error:
-            raise _explain(error) from None
+            raise explain(error) from None
         kind = self._expression.return_type().name()
         if kind not in ("BOOL", "DYN"):
-            what = _TYPES.get(kind.lower(), kind.lower())
+            what = TYPES.get(kind.lower(), kind.lower())
             raise ConditionError(f"the condition is {what}, not true or false", 1, 1)
         self.reads_result = bool(re.search(r"\b(result|route)\b", text))
 
@@ -63,9 +64,9 @@ class Condition:
         outcome = self._expression.eval(data={**values, "route": route_of(result)})
         value = outcome.value()
         if outcome.type().name() == "ERROR":
-            raise ConditionError(f"condition `{self.text}` failed: {_plainly(str(value), self.text)}")
+            raise ConditionError(f"condition `{self.text}` failed: {plainly(str(value), self.text)}")
         if not isinstance(value, bool):
-            what = _TYPES.get(kind := outcome.type().name().lower(), kind)
+            what = TYPES.get(kind := outcome.type().name().lower(), kind)
             raise ConditionError(f"condition `{self.text}` gave {what}, not true or false")
         return value
 
@@ -92,8 +93,8 @@ def _environment() -> Any:
     )
 
 
-def _explain(error: RuntimeError) -> ConditionError:
-    """The engine's complaint in one line, with its place."""
+def explain(error: RuntimeError, known: str = f"a condition knows {', '.join(VARIABLES)}") -> ConditionError:
+    """The engine's complaint in one line, with its place. `known` is said of an unknown name."""
     text = re.sub(r"^[A-Z_]+: |\s*\[[A-Z_]+\]\s*$", "", str(error))
     found = re.search(r"<input>:(\d+):(\d+): (.*)", text)
     if not found:
@@ -103,15 +104,15 @@ def _explain(error: RuntimeError) -> ConditionError:
     if unknown:
         # For `name.field` the engine points at the dot.
         column = max(1, column - len(unknown[1])) if f"'{unknown[1]}." in told else column
-        told = f"unknown name `{unknown[1]}`; a condition knows {', '.join(VARIABLES)}"
+        told = f"unknown name `{shown(unknown[1])}`; {known}"
     elif call := re.search(r"no matching overload for '(\S+)' applied to '(.*)'", told):
         told = _mismatch(call[1], call[2])
     told = re.sub(r" expecting .*", "", told).replace("mismatched input '<EOF>'", "the expression breaks off here")
     return ConditionError(told, line, column)
 
 
-# The engine's words for types, as CEL itself writes them.
-_TYPES = {"int64": "int", "uint64": "uint", "null_type": "null", "*error*": "an error"}
+TYPES = {"int64": "int", "uint64": "uint", "null_type": "null", "*error*": "an error"}
+"""The engine's words for types, as CEL itself writes them."""
 _SIGN = re.compile(r"_?(@in|[-+*/%<>=!&|]+)_?|_\[_\]|_\?_:_")
 _SPECIAL = {
     "<jump_condition>": "what stands before `?` is not true or false",
@@ -123,7 +124,7 @@ _SPECIAL = {
 }
 
 
-def _plainly(said: str, text: str) -> str:
+def plainly(said: str, text: str) -> str:
     """What the engine says of a failed evaluation, in words of the condition `text`."""
     said = re.sub(r"^(?:[A-Z_]+: )+", "", said)
     if found := re.fullmatch(r'Key not found in map : "?(.*?)"?', said, re.DOTALL):
@@ -156,7 +157,7 @@ def _no_field(name: str, text: str) -> str:
 def _mismatch(call: str, types: str) -> str:
     """What cannot be done with values of these types."""
     types = types.strip("()")
-    named = [_TYPES.get(word, word) for word in types.split(", ")]
+    named = [TYPES.get(word, word) for word in types.split(", ")]
     if call in _SPECIAL:
         return f"{_SPECIAL[call]}, not {' and '.join(dict.fromkeys(named))}" if types else _SPECIAL[call]
     sign = _SIGN.fullmatch(call)

@@ -53,6 +53,10 @@ _PAYLOADS = ("input", "payload")
 """Keys of an event's data that hold a payload."""
 _TIMES = ("deadline", "due", "since")
 """Keys of an event's data that hold a time in microseconds."""
+_MANY = ("labels", "who", "raised", "values")
+"""Keys of an event's data that hold a list or a map: protobuf cannot tell an empty one from one that is not there."""
+_UNEVALUABLE = "ConditionError"
+"""The type that a verdict's error has outside; inside it is its text alone."""
 
 
 def execution_json(entry: LogEntry, lifetime: Lifetime) -> dict[str, Any]:
@@ -183,6 +187,8 @@ def _telemetry(x: Execution) -> v1.Telemetry:
         queue_ms=max(0, x.started_at - x.created_at) / 1000 if started else 0.0,
         model=used.model or "",
         custom=used.custom or {},
+        prices=used.prices or "",
+        unpriced=used.unpriced,
     )
 
 
@@ -253,6 +259,8 @@ def _fact(key: str, value: Any) -> Any:
     if key in _TIMES:
         return timestamp(value)
     if key == "error":
+        if isinstance(value, str):
+            return v1.Error(type=_UNEVALUABLE, message=value)
         return _error(msgspec.convert(value, records.Error))
     if key == "graph":
         # A `waiting` event has the name alone, for the inbox; the record around it says the same.
@@ -317,6 +325,8 @@ def _stored_telemetry(telemetry: v1.Telemetry | UnsetType) -> records.Telemetry 
         cost_nano_usd=nano_usd(used.cost_usd),
         model=used.model or None,
         custom=_set(used.custom) or None,
+        prices=used.prices or None,
+        unpriced=used.unpriced,
     )
     return None if stored == records.Telemetry() else stored
 
@@ -355,14 +365,18 @@ def _event(record: LifetimeEventRecord) -> Event:
         facts.execution = UNSET
     for key in facts.__struct_fields__:
         value = getattr(facts, key)
-        if value is UNSET or key == "extra" or (key in ("labels", "who") and not value):
-            continue  # protobuf cannot tell an empty list or map from one that is not there
+        if value is UNSET or key == "extra" or (key in _MANY and not value):
+            continue
         if key == "cost_usd":
             data["cost_nano_usd"] = nano_usd(value)
+        elif key == "error" and record.type == "verdict":
+            data["error"] = value.message
         else:
             data[key] = _stored_fact(key, value)
     if record.type == "waiting":
         data["graph"] = record.graph.name
+    elif record.type == "verdict":
+        data.setdefault("values", {})  # a condition may read none
     data |= facts.extra
     facts.extra = {}
     if extra := v1.unknown(record):

@@ -90,6 +90,8 @@ class Telemetry(Part):
     queue_ms: Annotated[float, Meta(ge=0, description="Milliseconds from created_at to started_at.")] = 0.0
     model: Annotated[str, Meta(description="The model that was used most. Empty: none.")] = ""
     custom: Annotated[dict[str, Any] | UnsetType, Meta(description="What else user code recorded, by name.")] = UNSET
+    prices: Annotated[str, Meta(description="The price tables of cost_usd. Empty: user code said it.")] = ""
+    unpriced: Annotated[bool, Meta(description="Part of what it used has no known price.")] = False
 
 
 class Payload(Part):
@@ -155,7 +157,7 @@ class EventData(Part):
     labels: Annotated[dict[str, str] | UnsetType, Meta(description="started: labels.")] = UNSET
     parent: Annotated[Parent | UnsetType, Meta(description="started: the execution that started a child.")] = UNSET
     exec_id: Annotated[str | UnsetType, Meta(description="The execution that it is about.")] = UNSET
-    node: Annotated[str | UnsetType, Meta(description="waiting: the node that waits.")] = UNSET
+    node: Annotated[str | UnsetType, Meta(description="waiting: the node that waits. verdict: its node.")] = UNSET
     branch: Annotated[str | UnsetType, Meta(description="waiting: the branch that waits.")] = UNSET
     on: Annotated[str | UnsetType, Meta(description="waiting: human, signal, unknown or poison.")] = UNSET
     prompt: Annotated[str | UnsetType, Meta(description="waiting: what a person is asked.")] = UNSET
@@ -173,15 +175,24 @@ class EventData(Part):
     due: Annotated[Time | UnsetType, Meta(description="timer_set: when it fires. UTC.")] = UNSET
     purpose: Annotated[str | UnsetType, Meta(description="timer_set: retry, deadline or timer.")] = UNSET
     source: Annotated[Source | UnsetType, Meta(description="completed: where its result stands.")] = UNSET
-    error: Annotated[Error | UnsetType, Meta(description="failed: what failed it.")] = UNSET
+    error: Annotated[Error | UnsetType, Meta(description="failed: what failed it. verdict: no evaluation.")] = UNSET
     since: Annotated[Time | UnsetType, Meta(description="waiting: since when. UTC.")] = UNSET
     worker: Annotated[str | UnsetType, Meta(description="intent, unknown: the worker of the call.")] = UNSET
-    action: Annotated[str | UnsetType, Meta(description="reconciled: retry or ask.")] = UNSET
+    action: Annotated[str | UnsetType, Meta(description="reconciled: retry or ask. verdict: what follows.")] = UNSET
     execution: Annotated[ExecutionRecord | UnsetType, Meta(description="superseded: what came too late.")] = UNSET
     lifetime_id: Annotated[str | UnsetType, Meta(description="started: its own. forked: where it came from.")] = UNSET
     seq: Annotated[Count | UnsetType, Meta(description="forked: how many entries both share.")] = UNSET
     replaced: Annotated[bool | UnsetType, Meta(description="forked: whether exec_id has another result.")] = UNSET
     into: Annotated[str | UnsetType, Meta(description="forked: the lifetime that begins here.")] = UNSET
+    policies: Annotated[str | UnsetType, Meta(description="started: digest of the policies in force.")] = UNSET
+    raised: Annotated[dict[str, str] | UnsetType, Meta(description="resumed: raised limits by policy.")] = UNSET
+    policy: Annotated[str | UnsetType, Meta(description="paused, aborted, verdict: the policy's label.")] = UNSET
+    layer: Annotated[str | UnsetType, Meta(description="verdict: where the policy was written.")] = UNSET
+    scope: Annotated[str | UnsetType, Meta(description="verdict: execution, lifetime or tenant.")] = UNSET
+    shadow: Annotated[bool | UnsetType, Meta(description="verdict: only recorded, nothing is done.")] = UNSET
+    digest: Annotated[str | UnsetType, Meta(description="policies, verdict: digest of the set.")] = UNSET
+    at: Annotated[str | UnsetType, Meta(description="verdict: judged at the record or the dispatch.")] = UNSET
+    values: Annotated[dict[str, str] | UnsetType, Meta(description="verdict: aggregates as seen.")] = UNSET
 
 
 class LifetimeEventRecord(Part):

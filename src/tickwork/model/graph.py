@@ -8,6 +8,7 @@ declared order (that order decides which condition is asked first). So a new opt
 from __future__ import annotations
 
 import hashlib
+from decimal import Decimal
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -78,6 +79,19 @@ class Limits(Part, frozen=True):
     """Fan-out groups inside each other."""
 
 
+class Maximum(Part, frozen=True):
+    """The most that one attempt uses, as its author declares it. It is reserved against budgets when it is sent out."""
+
+    tokens: int | None = None
+    cost_usd: str = ""
+    """US dollars as a decimal, at most nine digits after the point; empty: not declared."""
+
+    @property
+    def cost_nano_usd(self) -> int:
+        """The same in billionths; 0 when it is not declared."""
+        return int(Decimal(self.cost_usd).scaleb(9)) if self.cost_usd else 0
+
+
 class Human(Part, frozen=True):
     """A Task that a person answers."""
 
@@ -131,6 +145,7 @@ class Node(Part, frozen=True):
     effect: Effect = "idempotent"
     """What running it twice would do. `pure` and `idempotent`: run again when an attempt was lost. `at_most_once`: its
     intent is recorded before user code starts, and a lost attempt is UNKNOWN until somebody says what happened."""
+    maximum: Maximum = Maximum()
     isolation: Isolation = "inline"
     memory_mb: int | None = None
     """Address space limit of a subprocess, in MiB."""
@@ -221,7 +236,7 @@ def canonical_json(graph: AgentGraph) -> bytes:
     )
     # Read back once, so that numbers have their field's type: 30 and 30.0 are one graph.
     typed = msgspec.json.decode(msgspec.json.encode(ordered), type=AgentGraph)
-    return msgspec.json.encode(_without_defaults(typed), order="deterministic")
+    return msgspec.json.encode(without_defaults(typed), order="deterministic")
 
 
 @cache
@@ -230,10 +245,10 @@ def fields_of(struct: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, 
     return msgspec.structs.fields(struct)
 
 
-def _without_defaults(value: Any) -> Any:
+def without_defaults(value: Any) -> Any:
     """Parts as plain data, without the fields that say what the default says (`omit_defaults` goes by identity)."""
     if isinstance(value, tuple):
-        return [_without_defaults(item) for item in value]
+        return [without_defaults(item) for item in value]
     if not isinstance(value, Part):
         return value
     plain: dict[str, Any] = {}
@@ -241,7 +256,7 @@ def _without_defaults(value: Any) -> Any:
         given = getattr(value, field.name)
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         if given != default and given is not msgspec.UNSET:
-            plain[field.name] = _without_defaults(given)
+            plain[field.name] = without_defaults(given)
     return plain
 
 

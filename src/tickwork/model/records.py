@@ -41,6 +41,8 @@ EventType = Literal[
     "reconciled",
     "superseded",
     "forked",
+    "policies",
+    "verdict",
 ]
 
 
@@ -72,6 +74,10 @@ class Telemetry(msgspec.Struct, array_like=True, gc=False):
     cost_nano_usd: int = 0
     model: str | None = None
     custom: dict[str, Any] | None = None
+    prices: str | None = None
+    """The price table that `cost_nano_usd` was computed by, e.g. `genai-prices 0.2.3`; None: the code said it."""
+    unpriced: bool = False
+    """Part of what it used has no known price: the cost is less than the truth."""
 
 
 class Next(msgspec.Struct, array_like=True, gc=False):
@@ -119,12 +125,12 @@ class Event(msgspec.Struct, array_like=True, tag_field="tag", tag="e", gc=False)
     """Something that happened to the lifetime as a whole. `id` is unique in the lifetime; `data` by type:
 
     started         lifetime_id, graph {name, version, digest}, input (payload), labels, parent (lifetime, visit) for a
-                    child
+                    child, policies (digest of the set in force, when there is one)
     waiting         the headers of the execution that waits, on ("human" | "signal" | "unknown" | "poison"), prompt,
                     answer_schema, deadline, who, name (of the signal), graph
     signalled       name, payload, by
-    paused          reason, by
-    resumed         by
+    paused          reason, by, policy (its label, when a policy paused it)
+    resumed         by, raised {policy label: number as text}: limits that hold from here on, in this lifetime
     abort_requested reason, by
     aborted         reason, by, executions, tokens_used, cost_nano_usd
     timer_set       timer_id, due (us), purpose ("retry" | "deadline" | "timer"), exec_id
@@ -137,6 +143,9 @@ class Event(msgspec.Struct, array_like=True, tag_field="tag", tag="e", gc=False)
     superseded      exec_id, execution: a result that came after another one was recorded; kept, and applied to nothing
     forked          lifetime_id, seq (entries shared with it), exec_id, into (the id from here on), labels, by, replaced
                     (whether that result is another)
+    policies        digest: this set is in force from here on ("": none)
+    verdict         policy, layer, scope, action, shadow, digest (of the set), exec_id, node, at ("record" or
+                    "dispatch"), values {aggregate: number as text}, reason, error (why it could not be evaluated)
     """
 
     id: str

@@ -18,8 +18,9 @@ import msgspec
 
 from tickwork.model.answer_schema import default_fault, schema_faults
 from tickwork.model.condition import ConditionError, compile_condition
-from tickwork.model.graph import END, START, AgentGraph, Edge, Join, Node
+from tickwork.model.graph import END, START, AgentGraph, Edge, Join, Maximum, Node
 from tickwork.model.ids import NAME
+from tickwork.model.money import MAX_TOKENS, dollars
 from tickwork.model.problems import Location, Problem
 from tickwork.model.typed import sound_graph
 from tickwork.model.words import CONTROL, nearest, shown
@@ -230,6 +231,7 @@ class _Check:
             self.text(getattr(node, field), f"nodes.{index}.{field}", f"the {field} of `{name}`", node.name)
         self.works(index, node)
         self.effect(index, node)
+        self.maximum(index, node)
         self.numbers(index, node)
         self.json_value(index, "config", node.config)
         if node.memory_mb is not None and node.isolation != "subprocess":
@@ -282,6 +284,30 @@ class _Check:
             hint = "leave `effect` out, or declare it for the Task whose code has the effect"
         message = f"{what} `{shown(node.name)}` declares the effect {node.effect}, but {why}"
         self.say_node("effect_without_code", index, "effect", message, hint)
+
+    def maximum(self, index: int, node: Node) -> None:
+        """Only code uses tokens and money; what it declares is reserved, so it has to be an amount."""
+        declared = node.maximum
+        if declared == Maximum():
+            return
+        if not node.runs_code:
+            why = "runs another graph" if node.child else "runs no code"
+            hint = f"leave `maximum` out{', and declare it for the nodes of that graph' if node.child else ''}"
+            message = f"Task `{shown(node.name)}` declares a maximum, but it {why}"
+            self.say_node("maximum_without_code", index, "maximum", message, hint)
+        if declared.tokens is not None and not 0 <= declared.tokens <= MAX_TOKENS:
+            bounds = f"at least 0 and at most {MAX_TOKENS}"
+            message = f"maximum.tokens of `{shown(node.name)}` is {declared.tokens}; it has to be {bounds}"
+            self.say_node("bad_number", index, "maximum.tokens", message, _CORRECT)
+        if declared.cost_usd:
+            try:
+                right = dollars(declared.cost_usd)
+                wrong = "" if right == declared.cost_usd else f"is written {shown(declared.cost_usd)}, not {right}"
+            except ValueError as error:
+                wrong = str(error)
+            if wrong:
+                message = f"maximum.cost_usd of `{shown(node.name)}` {wrong}"
+                self.say_node("bad_number", index, "maximum.cost_usd", message, _CORRECT)
 
     def numbers(self, index: int, node: Node) -> None:
         retry, limits = node.retry, node.limits

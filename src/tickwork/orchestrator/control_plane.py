@@ -21,12 +21,12 @@ import msgspec
 from tickwork.errors import StorageError, StoreCorrupt, TickworkError
 from tickwork.model import messages
 from tickwork.model.ids import child_lifetime_id
-from tickwork.model.records import Execution, LogEntry
+from tickwork.model.records import Event, Execution, LogEntry
+from tickwork.orchestrator.admission import Admission
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.inputs import EntryCache
 from tickwork.orchestrator.performing import Performer, as_shown
 from tickwork.orchestrator.projection import marked
-from tickwork.orchestrator.rebuilding import Rebuilder
 from tickwork.orchestrator.serving import Serving
 from tickwork.ports import BusMessage
 
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from tickwork.model.messages import Committed
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
-    from tickwork.orchestrator.graphs import GraphIndex
     from tickwork.orchestrator.leases import Leases
+    from tickwork.orchestrator.policies import PolicyIndex
+    from tickwork.orchestrator.rebuilding import Rebuilder
     from tickwork.orchestrator.state import Command, LifetimeState, Visit
-    from tickwork.ports import BlobStore, Clock, Delivery, EventBus, StateStore
+    from tickwork.ports import BlobStore, Clock, Delivery, EventBus, Ledger, StateStore
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,9 @@ class ControlPlane:
         bus: EventBus,
         store: StateStore,
         blobs: BlobStore,
-        graphs: GraphIndex,
+        rebuilder: Rebuilder,
+        policies: PolicyIndex,
+        ledger: Ledger,
         data_plane: DataPlane,
         clock: Clock,
         predecessors: Predecessors = "alive",
@@ -74,8 +77,11 @@ class ControlPlane:
         self._predecessors = predecessors
         self._bus, self._store, self._clock = bus, store, clock
         self._cache = EntryCache(store, blobs)
-        self._rebuilder = Rebuilder(store, blobs, graphs)
-        self._performer = Performer(bus, store, data_plane, self._cache, self._rebuilder, self._take_up)
+        self._rebuilder = rebuilder
+        admission = Admission(ledger, policies)
+        self._performer = Performer(
+            bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._take_up
+        )
         self._moving: dict[str, LifetimeState] = {}
         self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
         self._left: OrderedDict[str, None] = OrderedDict()
@@ -168,6 +174,7 @@ class ControlPlane:
         return {
             **self.counts,
             "dispatched": self._performer.dispatched,
+            "refused": self._performer.refused,
             "retried": self._serving.retried,
             "queued": self._serving.depth(),
             "moving": len(self._moving),
@@ -232,7 +239,7 @@ class ControlPlane:
                 if self._checked.pop(lifetime_id, None) is not None:
                     self._checked[lifetime_id] = self._clock.monotonic()
                 before = state.seq
-                await self._catch_up(state)
+                state = await self._catch_up(state)
                 if state.seq == before:
                     await self._recheck(state, leases)
                 self._file(state, moved=state.seq > before)
@@ -279,9 +286,9 @@ class ControlPlane:
             await self._recover(reference.tenant_id, lifetime_id, "alive")
             return
         if reference.first_seq > state.seq + 1:
-            await self._catch_up(state)  # an earlier reference is late or lost
+            state = await self._catch_up(state)  # an earlier reference is late or lost
         else:
-            await self._advance(state, reference.first_seq, reference.at, reference.entries)
+            state = await self._advance(state, reference.first_seq, reference.at, reference.entries)
         self._file(state)
 
     async def _was_here(self, reference: Committed) -> bool:
@@ -291,22 +298,30 @@ class ControlPlane:
         last = reference.first_seq + len(reference.entries) - 1
         return bool(await self._store.read_log(reference.tenant_id, reference.lifetime_id, last, 1))
 
-    async def _catch_up(self, state: LifetimeState) -> None:
+    async def _catch_up(self, state: LifetimeState) -> LifetimeState:
         """Folds what the log has and the state has not."""
         while missing := await self._store.read_log(state.tenant_id, state.lifetime_id, state.seq):
             for logged in missing:
-                await self._advance(state, logged.seq, logged.at, (logged.entry,))
+                state = await self._advance(state, logged.seq, logged.at, (logged.entry,))
+        return state
 
-    async def _advance(self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]) -> None:
-        """Folds the entries that are new to the state, and does what follows."""
+    async def _advance(
+        self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]
+    ) -> LifetimeState:
+        """Folds the entries that are new to the state, and does what follows. Returns the state to go on with."""
         shown = marked(entries) or as_shown(state)
         commands: list[Command] = []
         for seq, entry in enumerate(entries, first_seq):
             if seq == state.seq + 1:
                 full = await self._complete(state, seq, entry)
+                if type(full) is Event:
+                    await self._rebuilder.known(full)
+                    if full.type == "policies" and state.spent is None:
+                        state = await self._rebuilder.recounted(state)
                 commands += fold(state, LogEntry(seq, at, full))
                 self.counts["folded"] += 1
         await self._performer.perform(state, commands, shown)
+        return state
 
     async def _complete(self, state: LifetimeState, seq: int, entry: Entry) -> Entry:
         """The entry with its payload, where it is small enough to come along or a condition reads it."""
@@ -317,7 +332,7 @@ class ControlPlane:
         if not stripped and entry.result.uri is None:
             self._cache.put(state.lifetime_id, seq, entry)
             return entry
-        if entry.name not in state.topology.reads_result:
+        if not state.reads_result(entry.name):
             return entry
         if stripped:
             (full,) = await self._store.read_entries(state.tenant_id, state.lifetime_id, [seq])

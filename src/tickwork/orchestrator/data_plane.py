@@ -21,8 +21,8 @@ from tickwork.errors import StorageError
 from tickwork.model import messages
 from tickwork.model.messages import Append, Committed, Receipt, dead_letter
 from tickwork.model.records import Event, Execution, Payload, encode_entry
+from tickwork.model.spending import CHILD, OURS
 from tickwork.orchestrator.serving import Serving
-from tickwork.orchestrator.visits import OURS
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOT_WORKERS = (OURS, "child:", "human", "signal")
+NOT_WORKERS = (OURS, CHILD, "human", "signal")
 """How the `executor` of executions begins that no worker made."""
 
 
@@ -74,7 +74,13 @@ class DataPlane:
         dead: list[DeadLetter] = []
         for delivery in deliveries:
             try:
-                batch.append(messages.decode_append(delivery.message.value))
+                append = messages.decode_append(delivery.message.value)
+                if append.tenant_id != delivery.topic.partition(".")[2]:
+                    # The topic is what binds a message to a tenant; what it says of itself is only a word.
+                    claimed = f"it is for tenant {append.tenant_id}, and came on a topic of another"
+                    dead.append(self._dead(delivery, claimed))
+                    continue
+                batch.append(append)
                 taken.append(delivery)
             except msgspec.MsgspecError as error:
                 dead.append(self._dead(delivery, f"it cannot be decoded: {error}"))
@@ -84,8 +90,7 @@ class DataPlane:
             for delivery, append, appended in zip(taken, batch, results, strict=True):
                 if appended.error is not None:
                     dead.append(self._dead(delivery, appended.error))
-                    for listener in self.on_refused:
-                        listener(append.lifetime_id, StorageError(appended.error))
+                    await self._tell_refused(append, StorageError(appended.error))
                 if appended.differs or (appended.stale and append.expect is None):
                     late += _superseded(append, appended)
                 if append.receipt:
@@ -95,6 +100,13 @@ class DataPlane:
                 await self.record(late)
         if dead:
             await self._bury(dead)
+
+    async def _tell_refused(self, append: Append, error: StorageError) -> None:
+        """Says that a lifetime's entries are not taken; not of a lifetime that is another tenant's."""
+        found = await self._store.get_lifetime(append.tenant_id, append.lifetime_id)
+        if any(lifetime.lifetime_id == append.lifetime_id for lifetime in found):
+            for listener in self.on_refused:
+                listener(append.lifetime_id, error)
 
     async def record(self, batch: Sequence[Append]) -> list[Appended]:
         """Persists these Appends and publishes their references. Raises StorageError; then nothing was published."""

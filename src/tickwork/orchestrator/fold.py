@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tickwork.model.ids import ROOT_BRANCH, parent_group
 from tickwork.model.messages import REFERENCE_INLINE_LIMIT
 from tickwork.model.records import Error, Event, Execution, Payload
-from tickwork.orchestrator import forking, router, visits
+from tickwork.model.spending import LEASE_EXPIRED
+from tickwork.orchestrator import enforcing, forking, router, visits
+from tickwork.orchestrator.guardrails.counters import measures_of, use_of
 from tickwork.orchestrator.retry import next_delay
 from tickwork.orchestrator.state import (
-    LEASE_EXPIRED,
     CancelRunning,
     Command,
     Dispatch,
+    Held,
     LifetimeState,
     Record,
     Source,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import LogEntry
+    from tickwork.orchestrator.guardrails.judging import Verdict
 
 
 class SequenceGap(ValueError):
@@ -48,7 +52,10 @@ def fold(state: LifetimeState, logged: LogEntry) -> list[Command]:
     if logged.seq != state.seq + 1:
         raise SequenceGap(f"lifetime {state.lifetime_id}: entry {logged.seq} after {state.seq}")
     elapsed = logged.at - state.at
-    state.seq, state.at = logged.seq, logged.at
+    state.seq = state.cause = logged.seq
+    state.at = logged.at
+    if logged.seq == 1:
+        state.started_at = logged.at
     entry = logged.entry
     if state.pending:
         state.pending.pop(entry.entry_id, None)
@@ -57,14 +64,27 @@ def fold(state: LifetimeState, logged: LogEntry) -> list[Command]:
         _on_execution(state, entry, out)
     elif isinstance(entry, Event):
         if entry.type == "forked":
-            forking.rekey(state, entry, elapsed)
-            out += outstanding(state)
+            _on_fork(state, entry, elapsed, out)
         else:
             _on_event(state, entry, out)
-    if state.exceeded is not None and state.ending is None:
-        out = [command for command in out if not isinstance(command, Dispatch)]
-        router.finish(state, "FAILED", f"limit_exceeded: {state.exceeded}", out)
+    if state.ending is None and (state.exceeded is not None or state.doomed is not None):
+        out = _doom(state, out)
     state.status = _status(state)
+    return out
+
+
+def _doom(state: LifetimeState, out: list[Command]) -> list[Command]:
+    """A limit or a policy ends the lifetime, once all that this entry leads to is known: nothing of it is sent out."""
+    for command in out:
+        if isinstance(command, Dispatch) and command.visit.phase == "sent":
+            command.visit.begun = False  # nobody has it, so there is nobody to stop
+    # What has to be recorded goes along with the end.
+    out = [command for command in out if not isinstance(command, Dispatch | Record)]
+    if state.doomed is not None:
+        policy, reason = state.doomed
+        router.finish(state, "ABORTED", reason, out, told={"reason": reason, "policy": policy})
+    else:
+        router.finish(state, "FAILED", f"limit_exceeded: {state.exceeded}", out)
     return out
 
 
@@ -116,13 +136,46 @@ def _status(state: LifetimeState) -> LifetimeStatus:
 def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> None:
     state.executions += 1
     if done.telemetry is not None:
-        state.tokens_used += done.telemetry.tokens_used
-        state.cost_nano_usd += done.telemetry.cost_nano_usd
-    visit = state.open.pop(done.exec_id, None)
+        state.tokens_used += max(0, done.telemetry.tokens_used)  # a worker may claim anything
+        state.cost_nano_usd += max(0, done.telemetry.cost_nano_usd)
+        state.unpriced = state.unpriced or done.telemetry.unpriced
+    visit = visits.close_visit(state, done.exec_id)
+    use = enforcing.count(state, done)
     if visit is None:
         return  # cancelled or superseded meanwhile: kept in the log, goes nowhere
     if visit.timer_id is not None:
         state.timers.pop(visit.timer_id, None)
+    breach = enforcing.judge(state, done, use, out) if use is not None and state.guard is not None else None
+    if breach is None:
+        _follow(state, visit, done, out)
+    else:
+        _stop(state, visit, done, breach, out)
+
+
+def _stop(state: LifetimeState, visit: Visit, done: Execution, breach: Verdict, out: list[Command]) -> None:
+    """A policy does not let this record pass."""
+    policy, why = breach.rule.label, breach.sentence
+    if breach.action == "abort_lifetime":
+        state.doomed = (policy, why)
+    elif breach.action == "reject_execution":
+        # The effect of an `at_most_once` Task was made, and is not made again.
+        again = state.topology.nodes[visit.node].effect != "at_most_once"
+        rejected = Error(visits.REJECTED, why, retryable=again) if done.status == "SUCCEEDED" else done.error
+        _retry(state, visit, done, rejected, out)
+    elif breach.failed or not breach.rule.before_dispatch:
+        visits.pause(state, policy, done.exec_id, why, out)
+        state.held.append(Held(visit, done, state.cause))  # somebody has to look at it before it leads anywhere
+    else:
+        # A budget is used up: nothing more is sent out, but what this record leads to is known, be it the end.
+        paused, state.paused = state.paused, True
+        _follow(state, visit, done, out)
+        state.paused = paused
+        if state.ending is None:
+            visits.pause(state, policy, done.exec_id, why, out)
+
+
+def _follow(state: LifetimeState, visit: Visit, done: Execution, out: list[Command]) -> None:
+    """What an execution leads to, now that nothing stands in its way."""
     if done.status == "SUCCEEDED":
         router.route(state, visit, done, out)
     elif done.status == "CANCELLED":
@@ -130,15 +183,15 @@ def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> 
     elif done.error is not None and done.error.type == LEASE_EXPIRED:
         visits.lose(state, visit, out)
     else:
-        _retry(state, visit, done, out)
+        _retry(state, visit, done, done.error, out)
 
 
-def _retry(state: LifetimeState, visit: Visit, done: Execution, out: list[Command]) -> None:
+def _retry(state: LifetimeState, visit: Visit, done: Execution, error: Error | None, out: list[Command]) -> None:
     """Opens the next attempt, now or after a timer; or lets the branch fail."""
     policy = state.topology.nodes[visit.node].retry
-    delay = next_delay(policy, visit.attempt - visit.losses, done.error, visit.exec_id)
+    delay = next_delay(policy, visit.attempt - visit.losses, error, visit.exec_id)
     if delay is None:
-        router.settle(state, visit, done, done.error or Error(done.status, ""), out)
+        router.settle(state, visit, done, error or Error(done.status, ""), out)
         return
     again = visits.next_attempt(state, visit)
     if delay > 0:
@@ -159,6 +212,8 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
         given = msgspec.convert(data["input"], Payload | None)
         # A large one is read from the log when a node is given it; a state holds no large payloads.
         state.lifetime_input = given if given is None or given.size <= REFERENCE_INLINE_LIMIT else None
+        if data.get("policies"):
+            enforcing.install(state, data["policies"], out)
         router.enter(state, out)
     elif kind in ("waiting", "timer_set"):
         visit = state.open.get(data["exec_id"])
@@ -169,9 +224,17 @@ def _on_event(state: LifetimeState, event: Event, out: list[Command]) -> None:
     elif kind == "signalled":
         visits.signal(state, data["name"], msgspec.convert(data["payload"], Payload | None), data.get("by", ""), out)
     elif kind == "paused":
-        state.paused, state.pause_reason = True, data.get("reason") or None
+        if not data.get("policy"):  # that of a policy holds since it was decided, and somebody may have ended it since
+            state.paused, state.pause_reason = True, data.get("reason") or None
     elif kind == "resumed":
+        enforcing.resumed(state, data.get("raised") or {}, out)
         _resume(state, out)
+    elif kind == "policies":
+        enforcing.install(state, data["digest"], out)
+    elif kind == "verdict":
+        enforcing.refused(state, event, out)
+    elif kind == "superseded":
+        enforcing.count_superseded(state, event)
     elif kind == "abort_requested":
         if state.ending is None:
             by, reason = data.get("by"), data.get("reason") or "aborted"
@@ -205,8 +268,41 @@ def _ended(state: LifetimeState, event: Event, out: list[Command]) -> None:
         out.append(TellParent(state.parent, state.ending.status, state.ending.reason, found))
 
 
+def _on_fork(state: LifetimeState, event: Event, elapsed: int, out: list[Command]) -> None:
+    held = state.held
+    forking.rekey(state, event, elapsed)
+    if state.guard is not None:
+        enforcing.install(state, state.guard.digest, out)
+    for kept in held:  # in the fork it is judged as if it had just come
+        if not _alive(state, kept):
+            continue
+        state.cause = kept.seq
+        use = use_of(kept.done, measures_of(kept.done), ran=True)
+        breach = enforcing.judge(state, kept.done, use, out)
+        if breach is None:
+            _follow(state, kept.visit, kept.done, out)
+        else:
+            _stop(state, kept.visit, kept.done, breach, out)
+    state.cause = state.seq
+    # What is decided and what is open by now is said once, with what is left of the other lifetime.
+    out[:] = [command for command in out if not isinstance(command, Dispatch | Record)]
+    out += outstanding(state)
+
+
+def _alive(state: LifetimeState, kept: Held) -> bool:
+    """Whether a record that was held still leads somewhere: what came before it may have ended its branch, or all."""
+    branch = kept.visit.branch
+    return state.ending is None and (branch == ROOT_BRANCH or parent_group(branch)[0] in state.groups)
+
+
 def _resume(state: LifetimeState, out: list[Command]) -> None:
-    state.paused = False
+    state.paused, state.pause_reason = False, None
+    held, state.held = state.held, []
+    for kept in held:
+        if _alive(state, kept):
+            state.cause = kept.seq
+            _follow(state, kept.visit, kept.done, out)
+    state.cause = state.seq
     for visit in list(state.open.values()):
         if _unsent(state, visit):
             visits.send(state, visit, out)
@@ -220,12 +316,16 @@ def _unsent(state: LifetimeState, visit: Visit) -> bool:
 
 def _on_timer(state: LifetimeState, timer_id: str, out: list[Command]) -> None:
     exec_id = state.timers.pop(timer_id, None)
+    if exec_id == "":
+        enforcing.overdue(state, out)
+        return
     visit = state.open.get(exec_id) if exec_id is not None else None
     if visit is None or state.ending is not None or visit.exec_id in state.pending:
         return  # what it was set for is over
     visit.timer_id = None
     if visit.phase == "backoff":
         visit.phase, visit.due, visit.asked = "ready", None, False
+        visits.prepare_wait(state, visit)  # of one whose answer a policy has rejected
         visits.send(state, visit, out)
     elif visit.phase == "timer":
         visits.record_own(state, visit, "SUCCEEDED", None, out)

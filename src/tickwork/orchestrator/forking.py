@@ -87,6 +87,10 @@ def rekey(state: LifetimeState, event: Event, elapsed: int) -> None:
     state.labels = event.data.get("labels") or {}
     state.parent = None  # only the lifetime that a parent started answers to it
     state.paused, state.pause_reason, state.status = False, None, "RUNNING"
+    # A fork is a life of its own: it has what was spent, but neither the time, nor what somebody raised for the other.
+    state.started_at, state.raised, state.held = state.at, {}, []
+    # What is judged again may have been judged in the shared entries, under the number of resumes that there were.
+    state.resumes = state.seq
     opened, pending = list(state.open.values()), list(state.pending.values())
     state.open, state.pending, state.timers = {}, {}, {}
     for visit in opened:
@@ -101,7 +105,7 @@ def _reopen(state: LifetimeState, visit: Visit, elapsed: int) -> None:
     """The same visit in the fork, to be handed out once more."""
     visit.exec_id = _exec_id(state, visit.branch, visit.node, visit.iteration, visit.attempt)
     visit.created_at = state.at
-    visit.asked = visit.intent = False
+    visit.asked = visit.intent = visit.reserved = False
     state.open[visit.exec_id] = visit
     if visit.phase == "reconciling":
         # The hook would be asked about an id that the outside world never saw.
@@ -122,8 +126,8 @@ def _reopen(state: LifetimeState, visit: Visit, elapsed: int) -> None:
 def _decided_again(state: LifetimeState, entry: Entry) -> Entry | None:
     """What was decided before the fork and not recorded yet, as the fork has to record it; None: it need not."""
     if isinstance(entry, Event):
-        # Timers are set anew; and no worker was ever given a visit that the fork gives up.
-        return None if entry.type in ("timer_set", "intent") else entry
+        # Timers are set anew, records judged anew; and no worker was ever given a visit that the fork gives up.
+        return None if entry.type in ("timer_set", "intent", "verdict", "paused") else entry
     exec_id = _exec_id(state, entry.branch, entry.name, entry.iteration, entry.attempt)
     started_at = state.at if entry.started_at else 0
     return msgspec.structs.replace(

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tickwork.errors import StorageError
 from tickwork.model import messages
 from tickwork.model.ids import child_lifetime_id
 from tickwork.model.messages import Append, Cancel
-from tickwork.model.records import Error, Event, Execution, json_payload
+from tickwork.model.policy import STRICTNESS
+from tickwork.model.records import Error, Event, Execution, Telemetry, json_payload
+from tickwork.model.spending import CHILD, LEASE_EXPIRED
 from tickwork.orchestrator import visits
 from tickwork.orchestrator.inputs import node_input, render_prompt
+from tickwork.orchestrator.policies import NO_POLICIES
 from tickwork.orchestrator.projection import project, wakes
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
 from tickwork.orchestrator.state import (
-    LEASE_EXPIRED,
     CancelRunning,
     Command,
     Dispatch,
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
 
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import Entry
+    from tickwork.orchestrator.admission import Admission, Question
     from tickwork.orchestrator.data_plane import DataPlane
     from tickwork.orchestrator.inputs import EntryCache
+    from tickwork.orchestrator.policies import PolicyIndex
     from tickwork.orchestrator.rebuilding import Rebuilder
     from tickwork.ports import EventBus, StateStore
 
@@ -50,13 +55,20 @@ class Performer:
         data_plane: DataPlane,
         cache: EntryCache,
         rebuilder: Rebuilder,
+        policies: PolicyIndex,
+        admission: Admission,
         take_up: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._bus, self._store, self._data_plane = bus, store, data_plane
         self._cache, self._rebuilder, self._take_up = cache, rebuilder, take_up
+        self._policies, self._admission = policies, admission
         self._out: dict[str, list[BusMessage]] = {}
+        self._asking: list[tuple[LifetimeState, Visit, Question]] = []
+        """Dispatches that a tenant's policies have a say in; they are asked about together, at `flush`."""
         self.dispatched = 0
         """Inputs that were sent to executors."""
+        self.refused = 0
+        """Dispatches that a tenant's policies did not let pass."""
 
     async def perform(self, state: LifetimeState, commands: list[Command], shown: str | None) -> None:
         """Turns commands into messages. All that goes to one lifetime's log goes in one append.
@@ -74,6 +86,8 @@ class Performer:
                 self._cancel(state, command)
             elif isinstance(command, TellParent):
                 await self._tell_parent(state, command)
+        if (again := await self._other_policies(state)) is not None:
+            entries.append(again)
         ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
         status = ended
         now = as_shown(state, entries)
@@ -91,19 +105,73 @@ class Performer:
 
     async def _dispatch(self, state: LifetimeState, visit: Visit, entries: list[Entry]) -> None:
         node = state.topology.nodes[visit.node]
-        if visit.trouble:
+        if visit.trouble or not (node.runs_code or node.child is not None):
             entries.append(await self._wait(state, visit))
-        elif node.runs_code:
-            name = messages.TASK_INPUTS if node.kind == "task" else messages.PLAN_INPUTS
-            message = await node_input(state, visit, self._cache)
-            self.dispatched += 1
-            self._send(messages.topic(name, state.tenant_id), state.lifetime_id, message)
-        elif node.child is not None:
-            failed = await self._start_child(state, visit)
-            if failed is not None:
-                entries.append(visits.own_execution(state, visit, "FAILED", None, failed))
+        elif (
+            visit.phase == "sent"
+            and (question := self._admission.question(state, visit)) is not None
+            and not await self._child_runs(state, visit)
+        ):
+            self._asking.append((state, visit, question))
         else:
-            entries.append(await self._wait(state, visit))
+            entries += await self._send_out(state, visit)
+
+    async def _send_out(self, state: LifetimeState, visit: Visit) -> list[Entry]:
+        """Hands a visit to an executor, or starts its child; what has to be recorded when it could not be started."""
+        node = state.topology.nodes[visit.node]
+        if node.child is not None:
+            failed = await self._start_child(state, visit)
+            return [visits.own_execution(state, visit, "FAILED", None, failed)] if failed is not None else []
+        name = messages.TASK_INPUTS if node.kind == "task" else messages.PLAN_INPUTS
+        message = await node_input(state, visit, self._cache)
+        self.dispatched += 1
+        self._send(messages.topic(name, state.tenant_id), state.lifetime_id, message)
+        return []
+
+    async def _child_runs(self, state: LifetimeState, visit: Visit) -> bool:
+        """Whether the child of this visit was started: then it was let pass, and is not asked about again."""
+        if state.topology.nodes[visit.node].child is None:
+            return False
+        child_id = child_lifetime_id(visit.exec_id, visit.created_at)
+        return bool(await self._store.get_lifetime(state.tenant_id, child_id))
+
+    async def _admit(self) -> None:
+        """Asks about the dispatches that were gathered; sends those that are admitted, has the verdicts recorded."""
+        asking, self._asking = self._asking, []
+        try:
+            answers = await self._admission.ask([question for _, _, question in asking])
+        except StorageError:
+            self._asking = asking + self._asking
+            raise
+        for (state, visit, question), answer in zip(asking, answers, strict=True):
+            if state.open.get(visit.exec_id) is not visit or visit.phase != "sent":
+                continue  # later entries of the log, folded meanwhile, say what became of it
+            entries: list[Entry] = []
+            # The log is folded entry by entry, and the first that is enforced is done: so the strictest comes first.
+            strict = sorted(answer.verdicts, key=lambda v: (v.enforced, STRICTNESS[v.action]), reverse=True)
+            for verdict in strict:
+                # What only warns says so once in a lifetime: the entry has the same id each time.
+                number = state.resumes if verdict.enforced else "once"
+                entries.append(verdict.event(question.digest, number))
+            if answer.admitted:
+                entries += await self._send_out(state, visit)
+            else:
+                self.refused += 1
+            if entries:
+                append = Append(state.tenant_id, state.lifetime_id, tuple(entries))
+                self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
+
+    async def _other_policies(self, state: LifetimeState) -> Event | None:
+        """The entry that puts the policies in force which were loaded since; None when it has them already."""
+        guard = state.guard
+        if state.ending is not None or state.seq == 0:
+            return None
+        run = guard.rules.run if guard is not None else NO_POLICIES
+        current = self._policies.current(state.tenant_id, state.topology.graph.name, run)
+        if current.digest == (guard.digest if guard is not None else ""):
+            return None
+        await self._policies.pin(current)
+        return policies_event(state.policies_seq, current.digest)
 
     async def _wait(self, state: LifetimeState, visit: Visit) -> Event:
         """The `waiting` event of a human's or a signal's wait: exactly what is asked, as it will be shown."""
@@ -128,7 +196,10 @@ class Performer:
         labels = {**state.labels, PARENT_LABEL: state.lifetime_id}
         payload = await self._cache.payload(state, visit.input)
         lifetime = new_lifetime(lifetime_id, found[0], state.at, labels, None)
-        made, created = await begin(self._store, self._data_plane, lifetime, payload, (state.lifetime_id, visit))
+        run = state.guard.rules.run if state.guard is not None else NO_POLICIES
+        policies = await self._policies.pin(self._policies.current(state.tenant_id, found[0].name, run))
+        begun_by = (state.lifetime_id, visit)
+        made, created = await begin(self._store, self._data_plane, lifetime, payload, begun_by, policies)
         if not created and made.ended:
             await self._retell(state, made.lifetime_id)
         elif not created:
@@ -153,7 +224,7 @@ class Performer:
         done = Execution(
             visit.exec_id, "task", visit.node, visit.branch, visit.iteration, visit.attempt, visit.parents,
             visit.edge_taken, visit.created_at, visit.created_at, child.at, "FAILED" if error else "SUCCEEDED",
-            f"child:{child.lifetime_id}", result or (None if error else json_payload(None)), error,
+            f"{CHILD}{child.lifetime_id}", result or (None if error else json_payload(None)), error, _used(child),
         )  # fmt: skip
         append = Append(child.tenant_id, parent_id, (done,))
         self._send(messages.topic(messages.DATA_PLANE, child.tenant_id), parent_id, append)
@@ -198,7 +269,9 @@ class Performer:
         self._out.setdefault(topic, []).append(BusMessage(key, messages.encode(message)))
 
     async def flush(self) -> None:
-        """Publishes what was gathered, one call a topic. What the bus refuses stays for the next time."""
+        """Publishes what was gathered, one call a topic. What bus or ledger refuse stays for the next time."""
+        if self._asking:
+            await self._admit()
         while self._out:
             topic, batch = next(iter(self._out.items()))
             await self._bus.publish(topic, batch)
@@ -235,6 +308,18 @@ def as_shown(state: LifetimeState, entries: Sequence[Entry] = ()) -> LifetimeSta
             if visit.phase == "waiting" and not visit.asked and f"waiting:{visit.exec_id}" not in said:
                 return "RUNNING"
     return status
+
+
+def policies_event(since: int, digest: str) -> Event:
+    """That a set is in force from here on; `since`: the entry that put the last one in force. So each change is one."""
+    return Event(f"policies:{since}", "policies", {"digest": digest})
+
+
+def _used(child: LifetimeState) -> Telemetry | None:
+    """What a child lifetime used, for the budgets of its parent."""
+    if not child.tokens_used and not child.cost_nano_usd and not child.unpriced:
+        return None
+    return Telemetry(tokens_used=child.tokens_used, cost_nano_usd=child.cost_nano_usd, unpriced=child.unpriced)
 
 
 def _is_end(entry: Entry) -> bool:

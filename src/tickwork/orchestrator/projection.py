@@ -36,8 +36,8 @@ def marked(entries: Iterable[Entry]) -> LifetimeStatus | None:
     for entry in entries:
         if wakes(entry):
             status = "RUNNING"
-        elif isinstance(entry, Event) and entry.type == "paused":
-            status = "PAUSED"
+        elif isinstance(entry, Event) and entry.type == "paused" and not entry.data.get("policy"):
+            status = "PAUSED"  # a policy's may have come with entries that wake, and then these have set it
     return status
 
 

@@ -16,20 +16,28 @@ import msgspec
 from tickwork.model.graph import AgentGraph
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.records import Event, Execution, decode_entry, encode_entry
+from tickwork.model.spending import LEASE_EXPIRED, OURS
 from tickwork.orchestrator.fold import fold
-from tickwork.orchestrator.state import LEASE_EXPIRED, LifetimeState, Visit
+from tickwork.orchestrator.state import LifetimeState, Visit, no_rules
 from tickwork.orchestrator.topology import Topology
-from tickwork.orchestrator.visits import OURS, revoked
+from tickwork.orchestrator.visits import revoked
 from tickwork.orchestrator.waits import decided_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from tickwork.model.records import Entry, LogEntry, Payload
+    from tickwork.orchestrator.guardrails.rules import Rules
 
 ENDS = ("completed", "failed", "aborted")
 DECIDED = (*ENDS, "timer_set")
 """Events that nobody but the core asks for."""
+
+ABOUT = ("intent", "unknown", "reconciled", "superseded", "verdict")
+"""Events that others ask for, each about an execution. A `verdict` is then one of a tenant: no log decides it."""
+
+FORK = "fork"
+"""How the `executor` of the execution begins whose result somebody replaced in a fork."""
 
 SHOWN = 2_000
 """Bytes of a payload that are shown; of a larger one its size and type are."""
@@ -69,13 +77,14 @@ def replay(
     *,
     lifetime_id: str = "",
     tenant_id: str = DEFAULT_TENANT,
+    rules_of: Callable[[str], Rules] = no_rules,
 ) -> Replayed:
     """Replays a log from its first entry to its last, or to the first divergence.
 
     Entries carry their payload in line wherever a condition of the graph reads it. `lifetime_id` is needed only for
-    a log whose `started` entry does not say whose it is.
+    a log whose `started` entry does not say whose it is; `rules_of` gives the policies of each digest that it names.
     """
-    replaying = Replaying(graph, lifetime_id=lifetime_id, tenant_id=tenant_id)
+    replaying = Replaying(graph, lifetime_id=lifetime_id, tenant_id=tenant_id, rules_of=rules_of)
     for logged in log:
         if replaying.feed(logged) is not None:
             break
@@ -85,13 +94,22 @@ def replay(
 class Replaying:
     """A replay entry by entry, for logs that are read page by page."""
 
-    def __init__(self, graph: AgentGraph | Topology, *, lifetime_id: str = "", tenant_id: str = DEFAULT_TENANT) -> None:
+    def __init__(
+        self,
+        graph: AgentGraph | Topology,
+        *,
+        lifetime_id: str = "",
+        tenant_id: str = DEFAULT_TENANT,
+        rules_of: Callable[[str], Rules] = no_rules,
+    ) -> None:
         topology = Topology(graph) if isinstance(graph, AgentGraph) else graph
-        self.state = LifetimeState(tenant_id, lifetime_id, topology)
+        self.state = LifetimeState(tenant_id, lifetime_id, topology, rules_of)
         self.recorded: dict[str, Execution | None] = {}
         """What the log has so far, by entry id; of events the id alone."""
         self._left: dict[str, Visit] = {}
         """UNKNOWN visits that somebody had done again: their results may still come, and lead nowhere."""
+        self._asked_again: set[str] = set()
+        """Visits that a tenant's policy refused. Where one was asked about twice it may have been sent all the same."""
         self.divergence: Divergence | None = None
         self._entries = self._decisions = self._edges = 0
         self._ended = False
@@ -104,6 +122,8 @@ class Replaying:
             entry = logged.entry
             if isinstance(entry, Event) and entry.type == "reconciled" and entry.data["exec_id"] in self.state.open:
                 self._left[entry.data["exec_id"]] = self.state.open[entry.data["exec_id"]]
+            if isinstance(entry, Event) and entry.type == "verdict" and entry.data["scope"] == "tenant":
+                self._asked_again.add(entry.data["exec_id"])
             fold(self.state, logged)
             self.recorded[entry.entry_id] = entry if isinstance(entry, Execution) else None
             self._entries += 1
@@ -149,6 +169,9 @@ class Replaying:
             if self._headers(asked) != self._headers(done):
                 what = f"this execution of `{done.name}` stands elsewhere than the visit that it answers"
                 return _divergence(seq, what, done, asked)
+            if visit is not None and self._kept_back(visit, done):
+                what = f"`{done.name}` was kept back, by a pause or a policy, and has a record of having run"
+                return _divergence(seq, what, done, visit)
         elif decided is None:
             what = f"`{done.name}` was recorded {done.status} by {done.executor}, and nobody had decided so"
             return _divergence(seq, what, done, visit)
@@ -170,6 +193,11 @@ class Replaying:
             done.error.type == "ChildGraphUnknown" and node.child is not None
         )
 
+    def _kept_back(self, visit: Visit, done: Execution) -> bool:
+        """Whether nobody can have been given this visit: it was never sent out. A fork says what somebody wants."""
+        unsent = visit.phase == "ready" and not visit.begun
+        return unsent and visit.exec_id not in self._asked_again and done.executor.partition(":")[0] != FORK
+
     def _headers(self, asked: Entry | Visit) -> tuple[Any, ...] | None:
         if isinstance(asked, Event):
             return None
@@ -189,7 +217,7 @@ class Replaying:
 
     def _event(self, seq: int, event: Event) -> Divergence | None:
         kind, decided = event.type, self.state.pending.get(event.id)
-        if kind in DECIDED or (kind == "intent" and not event.data["worker"]):
+        if _decided(event):
             if decided is None and kind == "intent" and self._revocable(event.data["exec_id"]):
                 return None  # its worker is gone before it called anything
             if decided is None:
@@ -202,7 +230,7 @@ class Replaying:
         elif kind == "forked" and event.data.get("seq") != seq - 1:
             what = f"the fork says that it shares {event.data.get('seq')} entries, and stands after {seq - 1}"
             return _divergence(seq, what, event, None)
-        elif kind in ("intent", "unknown", "reconciled", "superseded") and self._asked(event.data["exec_id"]) is None:
+        elif kind in ABOUT and self._asked(event.data["exec_id"]) is None:
             return _divergence(seq, f"this `{kind}` is about an execution that nothing led to", event, None)
         return None
 
@@ -236,6 +264,17 @@ class Replaying:
             return _divergence(seq, what, event, Event(f"waiting:{asked.exec_id}", "waiting", decided))
         self._decisions += 1
         return None
+
+
+def _decided(event: Event) -> bool:
+    """Whether nobody but the core asks for this event."""
+    if event.type in DECIDED:
+        return True
+    if event.type == "intent":
+        return not event.data["worker"]
+    if event.type == "paused":
+        return bool(event.data.get("policy"))
+    return event.type == "verdict" and (event.data["scope"] != "tenant" or event.data["at"] == "record")
 
 
 def _same(one: Entry, other: Entry) -> bool:

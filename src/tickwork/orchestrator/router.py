@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tickwork.model import ids
 from tickwork.model.choices import choice_problem
 from tickwork.model.condition import ConditionError
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 def enter(state: LifetimeState, out: list[Command]) -> None:
     """Starts the lifetime at its entries; several of them form a fan-out group opened by `start`."""
     entries = state.topology.entries
-    source = Source((state.seq,))
+    source = Source((state.cause,))
     if len(entries) == 1:
         visits.open_visit(state, ids.ROOT_BRANCH, entries[0], source, (), (), out)
     else:
@@ -51,13 +53,13 @@ def route(state: LifetimeState, done_visit: Visit, done: Execution, out: list[Co
     if state.ending is not None:
         return
     # A node without a result of its own hands its input on.
-    source = Source((state.seq,)) if done.result is not None else done_visit.input
+    source = Source((state.cause,)) if done.result is not None else done_visit.input
     if done.kind == "plan":
         _route_plan(state, done_visit, done, source, out)
         return
     try:
         edge = _task_edge(state, done)
-    except ConditionError as error:
+    except (ConditionError, msgspec.MsgspecError, RecursionError) as error:  # also of a result that is no JSON
         settle(state, done_visit, done, Error("condition_error", str(error), retryable=False), out)
         return
     if edge is None:
@@ -79,7 +81,7 @@ def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source
         return
     first = edges[names[0]]
     if first.kind != "PARALLEL":
-        picked = Source((state.seq,), 0) if chosen[0].input is not None else source
+        picked = Source((state.cause,), 0) if chosen[0].input is not None else source
         _follow(state, done_visit, done, first, picked, out)
         return
     depth = state.topology.limits.depth
@@ -88,10 +90,12 @@ def _route_plan(state: LifetimeState, done_visit: Visit, done: Execution, source
         settle(state, done_visit, done, Error("too_deep", problem, retryable=False), out)
         return
     branches = [
-        (edges[choice.task], Source((state.seq,), index) if choice.input is not None else source)
+        (edges[choice.task], Source((state.cause,), index) if choice.input is not None else source)
         for index, choice in enumerate(chosen)
     ]
-    _open_group(state, done_visit.branch, done.name, done_visit.iteration, branches, (done.exec_id,), (state.seq,), out)
+    _open_group(
+        state, done_visit.branch, done.name, done_visit.iteration, branches, (done.exec_id,), (state.cause,), out
+    )
 
 
 def _task_edge(state: LifetimeState, done: Execution) -> Edge | None:
@@ -103,16 +107,18 @@ def _task_edge(state: LifetimeState, done: Execution) -> Edge | None:
             default = default or edge
             continue
         if values is None:
-            values = _condition_values(state, done)
+            values = condition_values(state, done)
         if state.topology.conditions[edge.condition].holds(values):
             return edge
     return default
 
 
-def _condition_values(state: LifetimeState, done: Execution) -> dict[str, Any]:
-    used = done.telemetry
+def condition_values(state: LifetimeState, done: Execution) -> dict[str, Any]:
+    """What a condition sees of an execution."""
+    used, result = done.telemetry, done.result
     return {
-        "result": payload_value(done.result),
+        # What lies in a blob and no condition reads is not fetched.
+        "result": payload_value(result) if result is None or result.inline is not None else None,
         "telemetry": {
             "tokens_in": used.tokens_in if used else 0,
             "tokens_out": used.tokens_out if used else 0,
@@ -143,9 +149,9 @@ def _follow(
     if edge.kind == "FINAL" or edge.target == END:
         finish(state, "COMPLETED", None, out, done=done, source=source)
     elif edge.kind == "JOIN" and done_visit.branch != ids.ROOT_BRANCH:
-        _branch_over(state, done_visit.branch, Outcome("arrived", state.seq, done.exec_id, edge), out)
+        _branch_over(state, done_visit.branch, Outcome("arrived", state.cause, done.exec_id, edge), out)
     else:
-        visits.open_visit(state, done_visit.branch, edge, source, (done.exec_id,), (state.seq,), out)
+        visits.open_visit(state, done_visit.branch, edge, source, (done.exec_id,), (state.cause,), out)
 
 
 def _open_group(
@@ -171,14 +177,14 @@ def settle(state: LifetimeState, failed: Visit, done: Execution, error: Error, o
     """The branch of this visit has failed for good."""
     if state.ending is None:
         edge = state.topology.nearest_join[failed.node]
-        _branch_over(state, failed.branch, Outcome("failed", state.seq, done.exec_id, edge, error, failed.node), out)
+        _branch_over(state, failed.branch, Outcome("failed", state.cause, done.exec_id, edge, error, failed.node), out)
 
 
 def _ended(state: LifetimeState, done: Execution) -> Outcome:
     """A branch that goes no further, with the reason in case it was the last one."""
     why = "it chose nothing" if done.kind == "plan" else "none of its conditions held, or it has no edge to follow"
     told = Error("no_final_edge", f"the last branch ended at `{done.name}`: {why}", retryable=False)
-    return Outcome("ended", state.seq, done.exec_id, None, told, done.name)
+    return Outcome("ended", state.cause, done.exec_id, None, told, done.name)
 
 
 def _branch_over(state: LifetimeState, branch: str, outcome: Outcome, out: list[Command]) -> None:
@@ -281,6 +287,7 @@ def _cancel_inside(state: LifetimeState, group: str, reason: str, out: list[Comm
     """Cancels every open visit in the branches of a group, and forgets the groups and branches below it."""
     doomed = tuple([v for v in state.open.values() if ids.in_group(v.branch, group)])
     _cancel(state, doomed, reason, out)
+    state.held = [held for held in state.held if not ids.in_group(held.visit.branch, group)]
     for path in [p for p in state.groups if ids.in_group(p, group)]:
         del state.groups[path]
     for path in [p for p in state.branches if ids.in_group(p, group)]:
@@ -298,7 +305,7 @@ def _cancelled(state: LifetimeState, doomed: tuple[Visit, ...], reason: str) -> 
     """The records of visits that are given up; they leave the state."""
     entries: list[Execution | Event] = []
     for opened in doomed:
-        state.open.pop(opened.exec_id, None)
+        visits.close_visit(state, opened.exec_id)
         if opened.timer_id is not None:
             state.timers.pop(opened.timer_id, None)
         if opened.exec_id not in state.pending:
@@ -331,6 +338,7 @@ def finish(
     state.groups.clear()
     state.branches.clear()
     state.timers.clear()
+    state.held.clear()
     data: dict[str, Any] = {
         "executions": state.executions + sum(isinstance(entry, Execution) for entry in cancelled),
         "tokens_used": state.tokens_used,

@@ -21,7 +21,9 @@ PARENT_LABEL = "tickwork.parent"
 """The label of a child lifetime that names its parent, so that a family can be listed."""
 
 
-def first_entries(lifetime: Lifetime, payload: Payload | None, parent: tuple[str, Visit] | None = None) -> Append:
+def first_entries(
+    lifetime: Lifetime, payload: Payload | None, parent: tuple[str, Visit] | None = None, policies: str = ""
+) -> Append:
     """The Append that begins this lifetime's log."""
     data: dict[str, Any] = {
         "lifetime_id": lifetime.lifetime_id,
@@ -36,6 +38,8 @@ def first_entries(lifetime: Lifetime, payload: Payload | None, parent: tuple[str
         data["labels"] = lifetime.labels
     if parent is not None:
         data["parent"] = [parent[0], msgspec.to_builtins(parent[1], builtin_types=(bytes,))]
+    if policies:
+        data["policies"] = policies
     # The log and the first reference have to name one time: the first visits are dated with it.
     entries = (Event("started", "started", data),)
     return Append(lifetime.tenant_id, lifetime.lifetime_id, entries, ats=(lifetime.created_at,))
@@ -65,9 +69,13 @@ async def begin(
     lifetime: Lifetime,
     payload: Payload | None,
     parent: tuple[str, Visit] | None = None,
+    policies: str = "",
 ) -> tuple[Lifetime, bool]:
-    """Creates the lifetime durably and hands its first reference on; (the first one, False) when it exists already."""
-    started = first_entries(lifetime, payload, parent)
+    """Creates the lifetime durably and hands its first reference on; (the first one, False) when it exists already.
+
+    `policies`: the digest of the set in force, which the store has.
+    """
+    started = first_entries(lifetime, payload, parent, policies)
     made, created = await store.create_lifetime(lifetime, started)
     if created:
         reference = Committed(made.tenant_id, made.lifetime_id, 1, made.created_at, started.entries)

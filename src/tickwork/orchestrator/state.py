@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
     from tickwork.model.graph import Edge
     from tickwork.model.lifetime import LifetimeStatus
-    from tickwork.model.records import Entry, Error, Payload
+    from tickwork.model.records import Entry, Error, Execution, Payload
+    from tickwork.orchestrator.guardrails.counters import Spent
+    from tickwork.orchestrator.guardrails.judging import Guard
+    from tickwork.orchestrator.guardrails.rules import Rules
     from tickwork.orchestrator.topology import Topology
 
 MAX_BUFFERED_SIGNALS = 1000
@@ -21,9 +27,6 @@ MAX_BUFFERED_SIGNALS = 1000
 
 MAX_LOSSES = 8
 """Attempts of one visit that may be lost with their workers before it is taken for what kills them."""
-
-LEASE_EXPIRED = "LeaseExpired"
-"""The error type of an attempt whose worker is gone."""
 
 Phase = Literal["ready", "sent", "waiting", "backoff", "timer", "reconciling"]
 """ready: to be dispatched; sent: at an executor (or a child lifetime); waiting: for a human or a signal; backoff: for
@@ -71,6 +74,8 @@ class Visit(msgspec.Struct):
     trouble: Trouble = ""
     begun: bool = False
     """It was sent once: an executor or a child lifetime may be at it, whatever its phase is now."""
+    reserved: bool = False
+    """What it may use is reserved against the lifetime's budgets."""
 
 
 class Outcome(msgspec.Struct):
@@ -105,17 +110,34 @@ class Ending(msgspec.Struct):
     reason: str | None
 
 
+class Held(msgspec.Struct):
+    """An execution that a policy paused the lifetime over: it is routed when somebody resumes it."""
+
+    visit: Visit
+    done: Execution
+    seq: int
+
+
+def no_rules(digest: str) -> Rules:
+    """For logs without policies."""
+    raise LookupError(f"the log names the policy set {digest}, and it was not given")
+
+
 class LifetimeState:
     """The folded state of one lifetime."""
 
     __slots__ = (
         "at",
         "branches",
+        "cause",
         "cost_nano_usd",
+        "doomed",
         "ending",
         "exceeded",
         "executions",
         "groups",
+        "guard",
+        "held",
         "labels",
         "lifetime_id",
         "lifetime_input",
@@ -125,16 +147,33 @@ class LifetimeState:
         "pause_reason",
         "paused",
         "pending",
+        "policies_seq",
+        "raised",
+        "resumes",
+        "rules_of",
         "seq",
         "signals",
+        "spent",
+        "started_at",
         "status",
         "tenant_id",
         "timers",
         "tokens_used",
         "topology",
+        "unpriced",
     )
 
-    def __init__(self, tenant_id: str, lifetime_id: str, topology: Topology) -> None:
+    def __init__(
+        self,
+        tenant_id: str,
+        lifetime_id: str,
+        topology: Topology,
+        rules_of: Callable[[str], Rules] = no_rules,
+        *,
+        counting: bool = True,
+    ) -> None:
+        """`rules_of` gives the policies of a digest that the log names. `counting`: keep what was spent, which the
+        log of a lifetime without policies has no use for."""
         self.tenant_id = tenant_id
         self.lifetime_id = lifetime_id
         self.topology = topology
@@ -144,6 +183,10 @@ class LifetimeState:
         """The last entry folded."""
         self.at = 0
         """When that entry was recorded (us)."""
+        self.cause = 0
+        """The entry whose consequences are being worked out: the last one, or one that was held until now."""
+        self.started_at = 0
+        """When (us) the first entry was recorded."""
         self.status: LifetimeStatus = "PENDING"
         self.paused = False
         self.pause_reason: str | None = None
@@ -164,9 +207,28 @@ class LifetimeState:
         self.signals: dict[str, list[Payload]] = {}
         self.pending: dict[str, Entry] = {}
         """Entries that were decided here and are not in the log yet, by entry id."""
+        self.rules_of = rules_of
+        self.guard: Guard | None = None
+        """The policies in force, and how far the lifetime is from each."""
+        self.policies_seq = 0
+        """The entry that put them in force."""
+        self.spent: dict[tuple[str, str], Spent] | None = {} if counting else None
+        """What was used, by node and model."""
+        self.raised: dict[str, Decimal] = {}
+        """Limits that somebody raised for this lifetime, by policy."""
+        self.resumes = 0
+        self.held: list[Held] = []
+        self.doomed: tuple[str, str] | None = None
+        """A policy that aborts it (label, reason); it ends with the entry that made it so."""
         self.executions = 0
         self.tokens_used = 0
         self.cost_nano_usd = 0
+        self.unpriced = False
+        """Part of what it used has no known price."""
+
+    def reads_result(self, node: str) -> bool:
+        """Whether a condition of the graph or of a policy looks at what this node returns."""
+        return node in self.topology.reads_result or (self.guard is not None and self.guard.reads_result(node))
 
     def facts(self) -> dict[str, Any]:
         """What a condition sees as `lifetime`."""

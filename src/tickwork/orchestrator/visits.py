@@ -8,6 +8,8 @@ import msgspec
 
 from tickwork.model import ids
 from tickwork.model.records import Error, Event, Execution, Payload, intent, json_payload
+from tickwork.model.spending import OURS
+from tickwork.orchestrator.guardrails.judging import strictest
 from tickwork.orchestrator.state import (
     MAX_BUFFERED_SIGNALS,
     MAX_LOSSES,
@@ -20,11 +22,14 @@ from tickwork.orchestrator.state import (
 )
 
 if TYPE_CHECKING:
-    from tickwork.model.graph import Edge, Node
-    from tickwork.model.records import Status
+    from collections.abc import Sequence
 
-OURS = "tickwork"
-"""The `executor` of executions that no executor made: answers by default, timers, cancellations."""
+    from tickwork.model.graph import Edge
+    from tickwork.model.records import Status
+    from tickwork.orchestrator.guardrails.judging import Verdict
+
+REJECTED = "Rejected"
+"""The error type of an attempt whose result, or whose dispatch, a policy did not let pass."""
 
 
 def open_visit(
@@ -50,9 +55,7 @@ def open_visit(
     exec_id = ids.exec_id(state.lineage, branch, name, iteration, 1)
     opened = Visit(exec_id, name, branch, iteration, 1, parents, str(edge), state.at, source, before)
     state.open[exec_id] = opened
-    node = state.topology.nodes[name]
-    if not node.runs_code:
-        _prepare_wait(state, node, opened)
+    prepare_wait(state, opened)
     send(state, opened, out)
 
 
@@ -75,14 +78,13 @@ def next_attempt(state: LifetimeState, failed: Visit, losses: int | None = None)
         failed.input, failed.before, losses=failed.losses if losses is None else losses,
     )  # fmt: skip
     state.open[exec_id] = opened
-    node = state.topology.nodes[failed.node]
-    if not node.runs_code:
-        _prepare_wait(state, node, opened)
+    prepare_wait(state, opened)
     return opened
 
 
-def _prepare_wait(state: LifetimeState, node: Node, opened: Visit) -> None:
+def prepare_wait(state: LifetimeState, opened: Visit) -> None:
     """Gives the visit of a human, signal or timer node its phase and its deadline."""
+    node = state.topology.nodes[opened.node]
     seconds: float | None = None
     if node.timer is not None:
         opened.phase, seconds = "timer", node.timer.seconds
@@ -97,8 +99,8 @@ def _prepare_wait(state: LifetimeState, node: Node, opened: Visit) -> None:
 
 
 def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
-    """Hands a visit to whoever does it, unless the lifetime is paused or ending."""
-    if state.ending is not None or state.paused:
+    """Hands a visit to whoever does it, unless the lifetime is paused or ending, or a policy forbids it."""
+    if state.ending is not None or state.doomed is not None or state.paused:
         return
     if opened.phase == "timer":
         if opened.due is not None:
@@ -111,8 +113,73 @@ def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
             record_own(state, opened, "SUCCEEDED", queue.pop(0), out)
             return
     elif opened.phase == "ready":
+        if not _admitted(state, opened, out):
+            return
         opened.phase, opened.begun = "sent", True
     out.append(Dispatch(opened))
+
+
+def close_visit(state: LifetimeState, exec_id: str) -> Visit | None:
+    """Takes a visit out of the state; what it had reserved is given back. None when it is not open."""
+    closed = state.open.pop(exec_id, None)
+    if closed is not None and closed.reserved:
+        release(state, closed)
+    return closed
+
+
+def release(state: LifetimeState, opened: Visit) -> None:
+    """Gives back what a visit has reserved."""
+    opened.reserved = False
+    if state.guard is not None:
+        state.guard.reserve(opened.node, -1)
+
+
+# -- what policies say to it ------------------------------------------------------------------------------------------
+
+
+def _admitted(state: LifetimeState, opened: Visit, out: list[Command]) -> bool:
+    """Asks the policies whether this may be sent out, and reserves what it may use; or does what they want instead."""
+    guard = state.guard
+    if guard is None or opened.reserved:
+        return True
+    found = guard.dispatched(
+        opened.exec_id, opened.node, opened.iteration, state.at, lambda: {"lifetime": state.facts()}
+    )
+    breach = strictest(found) if found else None
+    tell(state, found, out)
+    if breach is None:
+        opened.reserved = True
+        guard.reserve(opened.node)
+        return True
+    refuse(state, opened, breach.action, breach.rule.label, breach.sentence, out)
+    return False
+
+
+def tell(state: LifetimeState, found: Sequence[Verdict], out: list[Command], number: int | None = None) -> None:
+    """Has verdicts recorded. `number` keeps those apart that are about the same; None: how often it was resumed."""
+    if found and state.guard is not None:
+        digest, number = state.guard.digest, state.resumes if number is None else number
+        record(state, tuple([verdict.event(digest, number) for verdict in found]), out)
+
+
+def refuse(state: LifetimeState, opened: Visit, action: str, policy: str, why: str, out: list[Command]) -> None:
+    """A dispatch that a policy does not let pass: it is held, or counts as a failed attempt, or ends everything."""
+    if action == "pause_lifetime":
+        pause(state, policy, opened.exec_id, why, out)
+    elif action == "abort_lifetime":
+        state.doomed = state.doomed or (policy, why)
+    else:
+        error = Error(REJECTED, why, retryable=True)
+        record_own(state, opened, "FAILED", None, out, error)
+
+
+def pause(state: LifetimeState, policy: str, exec_id: str, why: str, out: list[Command]) -> None:
+    """A policy pauses the lifetime over an execution or a dispatch; it is paused from now on."""
+    if state.paused:
+        return
+    state.paused, state.pause_reason = True, why
+    entry_id = f"paused:{policy}:{exec_id}:{state.resumes}"
+    record(state, (Event(entry_id, "paused", {"reason": why, "policy": policy}),), out)
 
 
 def lose(state: LifetimeState, lost: Visit, out: list[Command]) -> None:
@@ -129,7 +196,7 @@ def reconcile(state: LifetimeState, unknown: Visit, action: str, out: list[Comma
         unknown.phase, unknown.trouble, unknown.asked, unknown.losses = "ready", "", False, 0
         send(state, unknown, out)
     elif action == "retry":
-        del state.open[unknown.exec_id]
+        close_visit(state, unknown.exec_id)
         if unknown.trouble:
             send(state, next_attempt(state, unknown), out)
         else:

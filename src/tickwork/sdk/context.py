@@ -7,21 +7,24 @@ that is the attempt itself, in a subprocess it is a pipe, in an author's unit te
 from __future__ import annotations
 
 import logging
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from tickwork.model.ids import exec_id
 from tickwork.model.records import LogEntry, Telemetry, payload_value
+from tickwork.sdk.capture import capture_result
+from tickwork.sdk.prices import Prices
+from tickwork.sdk.telemetry import TelemetryRecorder
 
 if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph, Node
     from tickwork.model.messages import NodeInput
 
-NANO = Decimal(1_000_000_000)
-MAX_COUNT = 2**53
-"""Greatest number of tokens or billionths of a dollar that one attempt may report: sums stay exact in any language."""
+_TABLE_ONLY = Prices()
+"""For contexts without an executor, in an author's unit test: no list of prices of one's own."""
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple})
+"""What most Tasks return and no response of a model is."""
 
 
 class Channel:
@@ -35,6 +38,10 @@ class Channel:
 
     def recorded(self, telemetry: Telemetry) -> None:
         """The totals have changed."""
+
+    def price_book(self) -> Prices:
+        """The prices of models."""
+        return _TABLE_ONLY
 
     async def history(self, limit: int) -> list[LogEntry]:
         """The newest entries of the lifetime's log, in order."""
@@ -64,48 +71,6 @@ class LifetimeFacts:
     def labels(self) -> dict[str, str]:
         """The labels it was started with."""
         return dict(self._message.labels or {})
-
-
-class TelemetryRecorder:
-    """What an attempt used. Calls add up; `model` and custom values are those of the last call that gave them."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._lock = Lock()
-        self.totals = Telemetry()
-
-    def record(
-        self,
-        *,
-        tokens_in: int = 0,
-        tokens_out: int = 0,
-        tokens_used: int | None = None,
-        cost_usd: Decimal | str | float = 0,
-        model: str | None = None,
-        **custom: Any,
-    ) -> None:
-        """Adds what one call used. `tokens_used` is the sum of in and out unless it is given.
-
-        `cost_usd` is kept exactly to a billionth of a dollar. Raises ValueError for a negative or absurd number and
-        EncodingError for a custom value that JSON cannot say.
-        """
-        from tickwork.sdk.encoding import json_value
-
-        into, out = _count("tokens_in", tokens_in), _count("tokens_out", tokens_out)
-        used = into + out if tokens_used is None else _count("tokens_used", tokens_used)
-        cost = _nano_usd(cost_usd)
-        plain = {key: json_value(value, f"telemetry `{key}`") for key, value in custom.items()}
-        with self._lock:
-            now = self.totals
-            self.totals = Telemetry(
-                _count("tokens_in", now.tokens_in + into),
-                _count("tokens_out", now.tokens_out + out),
-                _count("tokens_used", now.tokens_used + used),
-                _count("cost_usd (in billionths)", now.cost_nano_usd + cost),
-                model if model is not None else now.model,
-                {**(now.custom or {}), **plain} or None,
-            )
-            self._channel.recorded(self.totals)
 
 
 class Context:
@@ -173,13 +138,25 @@ class Context:
     def telemetry(self) -> TelemetryRecorder:
         """Where tokens, cost and model are recorded: `ctx.telemetry.record(tokens_in=12, model="...")`."""
         if self._telemetry is None:
-            self._telemetry = TelemetryRecorder(self._channel or Channel())
+            self._telemetry = TelemetryRecorder(self._channel or Channel(), self.logger, self._message.created_at)
         return self._telemetry
 
     @property
     def used(self) -> Telemetry | None:
         """The totals recorded so far; None when nothing was."""
         return self._telemetry.totals if self._telemetry is not None else None
+
+    def returned(self, value: Any) -> None:
+        """User code has returned `value`, says the executor. A response of a model that a Task hands on and has not
+        recorded is recorded; never raises."""
+        recorder = self._telemetry
+        if recorder is not None:
+            recorder.settle()
+        kind = type(value)
+        if kind in _PLAIN or (kind is dict and "usage" not in value) or self._message.kind != "task":
+            return
+        if recorder is None or recorder.totals == Telemetry():
+            capture_result(self, value)
 
     def detach(self) -> None:
         """The attempt is over: nobody listens any more."""
@@ -210,27 +187,3 @@ class Context:
     def history_sync(self, limit: int = 100) -> list[LogEntry]:
         """The same, for sync code."""
         return (self._channel or Channel()).history_sync(limit)
-
-
-def _count(what: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"telemetry: {what} is {value!r}; give a whole number")
-    if not 0 <= value <= MAX_COUNT:
-        raise ValueError(f"telemetry: {what} is {value}; it has to be between 0 and {MAX_COUNT}")
-    return value
-
-
-def _nano_usd(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Decimal | str | float | int):
-        raise TypeError(f"telemetry: cost_usd is {value!r}; give a Decimal, a decimal string or a number")
-    try:
-        # A float is taken as it is written: 0.1 means a tenth of a dollar, not its nearest binary fraction.
-        exact = value if isinstance(value, Decimal) else Decimal(str(value))
-        nano = (exact * NANO).quantize(Decimal(1), ROUND_HALF_EVEN)
-    except InvalidOperation:
-        raise ValueError(f"telemetry: cost_usd is {value!r}, which is not an amount of money") from None
-    return _count("cost_usd (in billionths)", int(nano)) if nano.is_finite() else _not_money(value)
-
-
-def _not_money(value: Any) -> int:
-    raise ValueError(f"telemetry: cost_usd is {value!r}, which is not an amount of money")

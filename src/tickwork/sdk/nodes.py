@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -17,6 +17,7 @@ from tickwork.model.graph import (
     Effect,
     Human,
     Isolation,
+    Maximum,
     Node,
     NodeKind,
     RetryPolicy,
@@ -24,10 +25,15 @@ from tickwork.model.graph import (
     TimeLimits,
     Timer,
 )
+from tickwork.model.money import dollars
 
 P = ParamSpec("P")
 R = TypeVar("R")
 H = TypeVar("H", bound=Callable[..., Any])
+
+
+MaximumOption: TypeAlias = Maximum | Mapping[str, Any]
+"""A maximum as authors write it."""
 
 
 class GraphNode:
@@ -42,6 +48,9 @@ class GraphNode:
     limits: TimeLimits = TimeLimits()
     effect: Effect = "idempotent"
     """Only for a Task: what running it twice would do. See `Task.reconcile` for `at_most_once`."""
+    maximum: MaximumOption = Maximum()
+    """The most that one attempt uses, tokens and US dollars; it is reserved against budgets before the attempt runs.
+    `{"tokens": 2000, "cost_usd": "0.05"}` or a Maximum."""
     isolation: Isolation = "inline"
     memory_mb: int | None = None
     config: Mapping[str, Any] = {}
@@ -68,6 +77,7 @@ class GraphNode:
             retry=self.retry,
             limits=self.limits,
             effect=self.effect,
+            maximum=_maximum(self.maximum),
             isolation=self.isolation,
             memory_mb=self.memory_mb,
             config=dict(config) if isinstance(config, Mapping) else config,
@@ -75,6 +85,21 @@ class GraphNode:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name or type(self).__name__}>"
+
+
+def _maximum(given: Any) -> Any:
+    """The Maximum of a node. What cannot be one is left as it is: validation says so, at its line."""
+    if isinstance(given, Mapping):
+        if not set(given) <= set(Maximum.__struct_fields__):
+            return given
+        given = Maximum(**given)
+    if isinstance(given, Maximum) and given.cost_usd != "":
+        try:
+            return msgspec.structs.replace(given, cost_usd=dollars(given.cost_usd))
+        except ValueError:
+            number = isinstance(given.cost_usd, int | float) and not isinstance(given.cost_usd, bool)
+            return msgspec.structs.replace(given, cost_usd=str(given.cost_usd)) if number else given
+    return given
 
 
 class Task(GraphNode):
@@ -160,6 +185,7 @@ def task(
     description: str = "",
     retry: RetryPolicy | None = None,
     limits: TimeLimits | None = None,
+    maximum: MaximumOption | None = None,
     effect: Effect = "idempotent",
     reconcile: Callable[..., Any] | None = None,
     isolation: Isolation = "inline",
@@ -188,6 +214,7 @@ def plan(
     description: str = "",
     retry: RetryPolicy | None = None,
     limits: TimeLimits | None = None,
+    maximum: MaximumOption | None = None,
     isolation: Isolation = "inline",
     memory_mb: int | None = None,
     config: Mapping[str, Any] | None = None,
@@ -199,7 +226,7 @@ def plan(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     return lambda made: _configured(FunctionPlan(made), made, settings, _OF_PLANS)
 
 
-_OF_PLANS = ("name", "title", "description", "retry", "limits", "isolation", "memory_mb", "config")
+_OF_PLANS = ("name", "title", "description", "retry", "limits", "maximum", "isolation", "memory_mb", "config")
 _OF_TASKS = (*_OF_PLANS, "effect", "reconcile")
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from tickwork.clock import RandomIds
 from tickwork.errors import AnswerRefused, StoreCorrupt
+from tickwork.formats.policies import read_policies
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.records import Event, Execution
 from tickwork.ports import LifetimeQuery
@@ -26,10 +27,12 @@ from tickwork.sdk.loading import BoundGraph, load_graph
 from tickwork.testing.virtual import VirtualClock, run_virtual
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
+    from tickwork.breach import Breach
     from tickwork.model.lifetime import Question
+    from tickwork.model.policy import PolicyDocument
     from tickwork.model.records import LogEntry
     from tickwork.sdk.builder import Graph
 
@@ -48,6 +51,8 @@ class TestOutcome(msgspec.Struct, kw_only=True):
     cost_usd: Decimal
     duration_ms: float
     """Virtual time from start to end."""
+    breach: Breach | None
+    """The policy that stopped it, if one did."""
     log: list[LogEntry]
 
     def records(self, node: str | None = None) -> list[Execution]:
@@ -76,13 +81,19 @@ def run_graph(
     answers: Mapping[str, Any] | None = None,
     signals: Mapping[str, Any] | None = None,
     labels: dict[str, str] | None = None,
+    policies: PolicyDocument | str | None = None,
+    raised: Sequence[Mapping[str, str]] = (),
 ) -> TestOutcome:
     """Runs one lifetime until it has ended, or waits for somebody whom `answers` and `signals` do not play.
 
     `graph`: what the SDK's builder made, or a file, folder or `module:attribute` as on the command line. `answers`:
     an answer for each human Task, or a list of answers that are given in turn. `signals`: a payload by signal name,
-    sent when a Task waits for it. Raises GraphInvalid, AnswerRefused; StoreCorrupt when the log does not replay.
+    sent when a Task waits for it. `policies`: a document, or its YAML. `raised`: for each time that it is paused, the
+    limits that are raised when it is resumed (nothing: `{}`); after the last one it stays paused. Raises GraphInvalid,
+    PolicyInvalid, AnswerRefused; StoreCorrupt when the log does not replay.
     """
+    document = read_policies(policies) if isinstance(policies, str) else policies
+    resumes = list(raised)
     bound = load_graph(graph) if isinstance(graph, str) else graph if isinstance(graph, BoundGraph) else graph.bind()
     cast = _Cast(answers or {}, signals or {})
 
@@ -91,12 +102,15 @@ def run_graph(
         async with Runtime(Profile.test(), clock=clock, ids=RandomIds(seed=1), threads=0) as runtime:
             service = runtime.service
             stored = await runtime.bind(bound)
-            lifetime = await service.start(stored.digest, input, labels=labels)
+            lifetime = await service.start(stored.digest, input, labels=labels, policies=document)
             lifetime_id = lifetime.lifetime_id
             while True:
                 lifetime = await runtime.guard(service.wait(lifetime_id, until="settled"))
                 if lifetime.ended:
                     break
+                if lifetime.status == "PAUSED" and resumes:
+                    await service.resume(lifetime_id, raised=resumes.pop(0))
+                    continue
                 if lifetime.status == "PAUSED" or not await cast.play(runtime, lifetime_id):
                     break
             await check_replay(runtime)

@@ -6,7 +6,7 @@ Each is a mistake that somebody could make, as a context manager around a run: p
 
 from __future__ import annotations
 
-from tests.simulation.planted import deciding, ending, keeping, sending, waiting, working
+from tests.simulation.planted import deciding, ending, guarding, keeping, sending, waiting, working
 from tests.simulation.planted.bug import PLANTED, Bug
 
-__all__ = ["PLANTED", "Bug", "deciding", "ending", "keeping", "sending", "waiting", "working"]
+__all__ = ["PLANTED", "Bug", "deciding", "ending", "guarding", "keeping", "sending", "waiting", "working"]

@@ -31,7 +31,8 @@ class Bug(msgspec.Struct, frozen=True):
         if not hinted:
             return draw_options(seed, graphs=POOL)
         drawn = draw_options(seed, graphs=POOL, only=self.faults)
-        return msgspec.structs.replace(drawn, **self.draws)
+        # Policies change a world, so a bug that has nothing to do with them is looked for where there are none.
+        return msgspec.structs.replace(drawn, **{"guarded": False, **self.draws})
 
 
 PLANTED: dict[str, Bug] = {}

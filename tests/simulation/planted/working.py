@@ -155,3 +155,15 @@ def record_lost_on_the_way() -> Iterator[None]:
 
     with swapped(Executor, "_publish_surely", publish_surely):
         yield
+
+
+@plant(
+    "an attempt of an `at_most_once` Task is given up, and its intent is left to whoever takes it", "I3",
+    "process.freeze", "bus.delay", rates={"process.freeze": 4.0, "bus.delay": 0.1}, phase=300.0, executors=2,
+    lifetimes=4, slow=0.5,
+)  # fmt: skip
+def intent_not_revoked() -> Iterator[None]:
+    from tickwork.orchestrator import visits
+
+    with swapped(visits, "revoked", lambda *_: ()):
+        yield

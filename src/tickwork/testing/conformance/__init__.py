@@ -17,6 +17,8 @@ from tickwork.testing.conformance.checks import SettableClock
 from tickwork.testing.conformance.dead_letters import DeadLettersConformance
 from tickwork.testing.conformance.event_bus import EventBusConformance
 from tickwork.testing.conformance.kv_store import KVStoreConformance
+from tickwork.testing.conformance.ledger import LedgerConformance
+from tickwork.testing.conformance.policies import PoliciesConformance
 from tickwork.testing.conformance.state_store import StateStoreConformance
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "DeadLettersConformance",
     "EventBusConformance",
     "KVStoreConformance",
+    "LedgerConformance",
+    "PoliciesConformance",
     "SettableClock",
     "StateStoreConformance",
 ]

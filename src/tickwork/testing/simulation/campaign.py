@@ -31,6 +31,10 @@ EXPECTED = (
     "completed", "failed", "forked", "intent", "unknown", "reconciled", "superseded", "SUCCEEDED", "FAILED",
     "TIMED_OUT", "CANCELLED", "LeaseExpired", "StartToClose", "ScheduleToStart", "HeartbeatTimeout", "InvalidChoice",
     "ChildFailed", "waiting on human", "waiting on signal", "waiting on unknown", "waiting on poison", "dead letter",
+    "policies loaded", "policies removed", "verdict warn", "verdict reject_execution", "verdict pause_lifetime",
+    "verdict abort_lifetime", "verdict at record", "verdict at dispatch", "verdict tenant", "refused for the tenant",
+    "verdict shadow", "verdict failed closed", "paused by a policy", "aborted by a policy", "raised", "Rejected",
+    "an illegal raise refused",
 )  # fmt: skip
 """What has to happen somewhere in a campaign with all faults: a workload that never goes there proves nothing."""
 

@@ -2,9 +2,10 @@
 
 I1 nothing acknowledged is lost · I2 one record for each execution · I3 effects: a call for each record, one idempotency
 key for all attempts, `at_most_once` called once · I4 seqs without gaps · I5 a JOIN fires once, with what arrived ·
-I6 branches are made once · I7 one end, nothing after it · I9 liveness (in `world`) · I10 causes come first ·
-I11 a replay decides the same, and the read model says what the log says · I13 timers never fire early, nor twice ·
-I14 attempts within the policy · I15 nothing new runs during a pause · I16 blobs exist · I18 nothing vanishes.
+I6 branches are made once · I7 one end, nothing after it · I8 policies (in `warden` and `tenants`) · I9 liveness (in
+`world`) · I10 causes come first · I11 a replay decides the same, and the read model says what the log says · I13 timers
+never fire early, nor twice · I14 attempts within the policy · I15 nothing new runs during a pause · I16 blobs exist ·
+I18 nothing vanishes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from tickwork.model.ids import parent_group
 from tickwork.model.records import Event, Execution, Payload, payload_value
 from tickwork.orchestrator.replay import Replaying, replay
-from tickwork.testing.simulation import witnesses
+from tickwork.testing.simulation import tenants, witnesses
 from tickwork.testing.simulation.history import History, fetched
 from tickwork.testing.simulation.reference import Reference
 
@@ -45,6 +46,8 @@ async def check_all(world: World) -> None:
         log = await world.database.store.read_log(lifetime.tenant_id, lifetime.lifetime_id, 0, 1_000_000)
         histories[lifetime.lifetime_id] = History(lifetime, world.graph(lifetime.graph_digest), log)
     world.histories = histories
+    for history in histories.values():
+        await world.learn(history.log)
     for ack in world.acks:
         _acked(world, histories.get(ack.lifetime_id), ack)
     for history in histories.values():
@@ -54,6 +57,7 @@ async def check_all(world: World) -> None:
             world.violation("I1", f"user code ran for lifetime {call.lifetime_id}, which does not exist")
     _nothing_vanished(world, histories)
     await witnesses.check(world, histories)
+    await tenants.check(world, histories)
 
 
 async def rows_that_lie(world: World) -> list[Lifetime]:
@@ -61,7 +65,13 @@ async def rows_that_lie(world: World) -> list[Lifetime]:
     found: list[Lifetime] = []
     for lifetime in await world.database.store.open_lifetimes(limit=100_000):
         log = await world.database.store.read_log(lifetime.tenant_id, lifetime.lifetime_id, 0, 1_000_000)
-        replaying = Replaying(world.graph(lifetime.graph_digest), lifetime_id=lifetime.lifetime_id)
+        await world.learn(log)
+        replaying = Replaying(
+            world.graph(lifetime.graph_digest),
+            lifetime_id=lifetime.lifetime_id,
+            tenant_id=lifetime.tenant_id,
+            rules_of=world.rules_of,
+        )
         for logged in fetched(log, world.blobs.kept):
             replaying.feed(logged)
         if replaying.divergence is None and replaying.state.status != lifetime.status:
@@ -93,6 +103,9 @@ def _acked(world: World, history: History | None, ack: Ack) -> None:
         found = bool(history.events("abort_requested"))
     elif ack.what == "pause":
         found = bool(history.events("paused"))
+    elif ack.what == "raise":
+        raised = [event.data.get("raised") or {} for event in history.events("resumed")]
+        found = any(set(ack.token.values()) <= set(each.values()) for each in raised)
     if not found:
         world.violation("I1", f"{ack.what} {ack.token} of {ack.lifetime_id} was acknowledged and is lost")
 
@@ -372,16 +385,41 @@ class Checker:
         """I11: folded again from nothing, the log is what the core decides; and what a second opinion says it is."""
         lifetime = self.history.lifetime
         if lifetime.ended:
-            Reference(self.graph, lifetime.lifetime_id, self.wrong).walk(self.log)
+            reference = Reference(self.graph, lifetime.lifetime_id, self.wrong, self.world.laws_of)
+            reference.walk(self.log)
+            self._let_out(reference)
+        tenants.reachable(self.world, self.history)
         try:
             found = replay(
-                self.graph, self.log, lifetime_id=lifetime.lifetime_id, tenant_id=lifetime.tenant_id
+                self.graph,
+                self.log,
+                lifetime_id=lifetime.lifetime_id,
+                tenant_id=lifetime.tenant_id,
+                rules_of=self.world.rules_of,
             ).divergence
         except Exception as error:  # noqa: BLE001 - a log that cannot be folded is a finding, whatever it raises
             self.wrong("I11", f"the log cannot be replayed: {type(error).__name__}: {error}")
             return
         if found is not None:
             self.wrong("I11", f"at {found.seq}, {found.what}; recorded {found.recorded}; decided {found.decided}")
+
+    def _let_out(self, reference: Reference) -> None:
+        """I8, I15: what ran had been let out: the policies had admitted it, and nothing was paused.
+
+        What a tenant's policy took back may have gone out all the same: another process was told that it may, or it was
+        on its way before that policy was loaded.
+        """
+        journal, customs = self.world.journal, self.world.network.customs
+        for exec_id, invariant in reference.kept_in:
+            if exec_id in reference.refused and customs is not None:
+                asked, sent = journal.first_asked.get(exec_id, 0.0), customs.first_sent.get(exec_id, 1e9)
+                if exec_id in journal.admitted or sent < asked:
+                    continue
+            if self.world.ledger.by_exec.get(exec_id):
+                self.wrong(invariant, f"{exec_id} ran while it was held back")
+        for call in self.world.ledger.calls:
+            if call.lifetime_id == self.lifetime_id and call.exec_id not in reference.let_out:
+                self.wrong("I8", f"{call.node} {call.exec_id} was called, and nothing had let it out")
 
 
 ENDS = {"completed": "COMPLETED", "failed": "FAILED", "aborted": "ABORTED"}

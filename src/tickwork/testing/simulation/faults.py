@@ -98,6 +98,10 @@ class Options(msgspec.Struct, kw_only=True):
     """Seconds between two actions of a lifetime's people, about."""
     skews: tuple[tuple[float, float], ...]
     """Offset (s) and drift of each process's clock; the first one is the store's."""
+    guarded: bool = False
+    """There are policies."""
+    reloading: bool = False
+    """Policies are loaded while lifetimes run."""
 
 
 def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: Iterable[str] | None = None) -> Options:
@@ -136,6 +140,8 @@ def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: I
         forking=dice.choice([0.0, 0.0, 0.0, 0.1, 0.3]),
         actions=dice.spread(0.5, 30),
         skews=tuple(skews),
+        guarded=dice.chance(0.5),
+        reloading=dice.chance(0.5),
     )
 
 

@@ -18,6 +18,7 @@ from tickwork.model.graph import (
     Join,
     JoinMode,
     Limits,
+    Maximum,
     Node,
     RetryPolicy,
     Signal,
@@ -57,6 +58,7 @@ def children_of(graph: AgentGraph) -> tuple[int, ...]:
 
 def random_graph(dice: Dice, name: str, *, most_tasks: int = 5, children: bool = True) -> AgentGraph:
     """A valid graph some of whose Tasks wait, and whose nodes are tried again, at once or later."""
+    words = Dice("maximum", name)  # a stream of its own: the shapes of the pool are older than the maxima
     while True:
         edges, plans, tasks = _shape(dice, most_tasks)
         conditional = {edge.source for edge in edges if edge.condition}
@@ -65,6 +67,7 @@ def random_graph(dice: Dice, name: str, *, most_tasks: int = 5, children: bool =
         limits = Limits()
         if dice.chance(0.1):
             limits = dice.choice([Limits(visits=3), Limits(open_visits=4), Limits(records=40), Limits(depth=1)])
+        nodes = [_declared(words, node) for node in nodes]
         graph = AgentGraph(name=name, version="1.0.0", nodes=tuple(nodes), edges=tuple(edges), limits=limits)
         if not validate(graph):
             return graph
@@ -120,6 +123,16 @@ def _code(dice: Dice, name: str, kind: Any) -> Node:
         effect = dice.choice(["pure", "idempotent", "idempotent", "at_most_once"])
         node = msgspec.structs.replace(node, effect=effect)
     return node
+
+
+def _declared(dice: Dice, node: Node) -> Node:
+    """Some of those that run code say what an attempt uses at the most; not all of them keep to it."""
+    if not node.runs_code or not dice.chance(0.6):
+        return node
+    maximum = Maximum(
+        tokens=dice.choice([None, 5, 10, 14, 14]), cost_usd=dice.choice(["", "0.000005", "0.000009", "0.000009"])
+    )
+    return msgspec.structs.replace(node, maximum=maximum)
 
 
 def _task(dice: Dice, name: str, conditional: bool, *, children: bool) -> Node:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 RARE = frozenset(
-    {"LeaseExpired", "StartToClose", "ScheduleToStart", "HeartbeatTimeout", "InvalidChoice", "ChildFailed"}
+    {"LeaseExpired", "StartToClose", "ScheduleToStart", "HeartbeatTimeout", "InvalidChoice", "ChildFailed", "Rejected"}
 )
 """Errors that are counted by name."""
 
@@ -58,6 +58,10 @@ class History:
         lineages = dict.fromkeys([began or self.lifetime.lifetime_id, *[e.data["into"] for e in self.events("forked")]])
         return [exec_id(of, branch, name, iteration, attempt) for of in lineages] if attempt > 0 else []
 
+    def labels_at(self, name: str) -> dict[str, str]:
+        """The labels of the lifetime, as they were for this attempt: a fork has others than its parent."""
+        return self.lifetime.labels
+
     def forks(self) -> list[tuple[int, Event]]:
         """Where in the log it was forked."""
         return [(e.seq, e.entry) for e in self.log if isinstance(e.entry, Event) and e.entry.type == "forked"]
@@ -80,6 +84,7 @@ class History:
                     yield entry.error.type
             else:
                 yield entry.type
+                yield from _policed(entry)
                 if entry.type == "waiting":
                     yield f"waiting on {entry.data['on']}"
 
@@ -87,14 +92,41 @@ class History:
         """From where to where in the log it was paused."""
         found: list[tuple[int, int]] = []
         begin: int | None = None
+        resumes = 0
         for logged in self.log:
             entry = logged.entry
+            if isinstance(entry, Event) and entry.type in ("resumed", "forked"):
+                resumes = resumes + 1 if entry.type == "resumed" else logged.seq
             if isinstance(entry, Event) and entry.type == "paused" and begin is None:
-                begin = logged.seq
+                # That of a policy holds since it was decided; somebody may have ended it before it was recorded.
+                overtaken = entry.data.get("policy") and int(entry.id.rpartition(":")[2]) < resumes
+                begin = None if overtaken else logged.seq
             elif isinstance(entry, Event) and entry.type in ("resumed", "forked") and begin is not None:
                 found.append((begin, logged.seq))
                 begin = None
         return found if begin is None else [*found, (begin, len(self.log) + 1)]
+
+
+def _policed(event: Event) -> Iterator[str]:
+    """What policies had to do with it, in words."""
+    data = event.data
+    if event.type == "verdict":
+        yield f"verdict {data['action']}"
+        yield f"verdict at {data['at']}"
+        if data["scope"] == "tenant" and data["at"] == "dispatch":
+            yield "verdict tenant" if data["shadow"] or data["action"] == "warn" else "refused for the tenant"
+        if data["shadow"]:
+            yield "verdict shadow"
+        if data.get("error"):
+            yield "verdict failed closed"
+    elif event.type == "paused" and data.get("policy"):
+        yield "paused by a policy"
+    elif event.type == "aborted" and data.get("policy"):
+        yield "aborted by a policy"
+    elif event.type == "resumed" and data.get("raised"):
+        yield "raised"
+    elif event.type == "policies":
+        yield "policies removed" if not data["digest"] else "policies loaded"
 
 
 def fetched(log: list[LogEntry], blobs: Mapping[str, bytes]) -> list[LogEntry]:

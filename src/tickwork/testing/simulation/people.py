@@ -7,14 +7,16 @@ as a client does. What was acknowledged to them is kept, and must never be lost.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tickwork.errors import AlreadyEnded, AnswerRefused, Conflict, NotFound, StorageError, UsageError
-from tickwork.model.records import Execution
+from tickwork.model.records import Event, Execution
 from tickwork.testing.simulation.dice import Dice
 from tickwork.testing.simulation.graphs import SIGNALS
+from tickwork.testing.simulation.guarding import ILLEGAL, TEAMS, raise_of, run_policies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,8 +27,14 @@ if TYPE_CHECKING:
 MOST_FORKS = 3
 """Forks that one person asks for."""
 
+MOST_TRIES = 8
+"""Times that somebody raises a limit before it is the policy that has to give way."""
+
 PATIENCE = 20.0
 """Virtual seconds that a caller waits for an answer."""
+
+
+_REFUSED = frozenset({f"resume {raised}" for raised in ILLEGAL})
 
 
 class Ack(msgspec.Struct):
@@ -50,6 +58,10 @@ class Person:
         self.forks: list[str] = []
         """Forks of that lifetime, and of those."""
         self._signals = 0
+        self._tries: Counter[str] = Counter()
+        """How often each lifetime was helped on from a pause."""
+        graphs = [bound.graph for bound in world.bounds]
+        self.policies = run_policies(Dice(world.seed, "run", number), graphs) if world.options.guarded else None
 
     async def live(self) -> None:
         """From the start of the lifetime until the faults are over."""
@@ -64,12 +76,14 @@ class Person:
     async def start(self) -> bool:
         """Starts the lifetime, under its own key: whether that is known to have worked."""
         key = f"key-{self.number}"
+        labels = {"team": TEAMS[self.number % len(TEAMS)]} if self.world.options.guarded else {}
         made = await self._call(
             "start",
             lambda service: service.start(
-                self.graph.digest, {"n": self.number}, tenant=self.tenant, idempotency_key=key
+                self.graph.digest, {"n": self.number}, tenant=self.tenant, idempotency_key=key, labels=labels,
+                policies=self.policies,
             ),
-        )
+        )  # fmt: skip
         if made is None:
             return False
         if self.lifetime_id is not None and made.lifetime_id != self.lifetime_id:
@@ -104,7 +118,7 @@ class Person:
         elif deed == "pause":
             await self._verb("pause", lifetime_id)
         elif deed == "resume":
-            await self._verb("resume", lifetime_id)
+            await self._resume(lifetime_id)
         else:
             await self._verb("abort", lifetime_id)
 
@@ -195,19 +209,59 @@ class Person:
                     self.forks.append(fork)
         for lifetime in await self._mine():
             if lifetime.status == "PAUSED":
-                await self._verb("resume", lifetime.lifetime_id)
+                await self._help_on(lifetime.lifetime_id)
             for question in await self.world.database.store.questions(self.tenant, lifetime.lifetime_id):
                 if question.on == "signal":
                     await self.signal(lifetime.lifetime_id, question.signal)
         await self.answer()
         await self.reconcile()
 
+    # -- limits
+
+    async def _resume(self, lifetime_id: str) -> None:
+        """Lets it go on as it is, or with a limit that is higher; or tries to give it one that cannot be."""
+        if not self.world.options.guarded:
+            await self._verb("resume", lifetime_id)
+        elif self.dice.chance(0.1):
+            raised = self.dice.choice(ILLEGAL)
+            if await self._verb("resume", lifetime_id, raised=raised):
+                self.world.violation("I8", f"{raised} was taken for limits of {lifetime_id}")
+        else:
+            label = await self._stopped_by(lifetime_id) if self.dice.chance(0.7) else ""
+            raised = {label: str(self.dice.choice([1, 30, 200, 10**6, 10**17]))} if label else {}
+            await self._verb("resume", lifetime_id, raised=raised)
+
+    async def _help_on(self, lifetime_id: str) -> None:
+        """In a world that is well: as high as it takes; then the policies have to go, or the lifetime."""
+        label = await self._stopped_by(lifetime_id)
+        self._tries[lifetime_id] += 1
+        tries = self._tries[lifetime_id]
+        if label and tries > MOST_TRIES and self.world.officer is not None:
+            if tries % MOST_TRIES == 0 and label.startswith("run/"):
+                await self._verb("abort", lifetime_id)
+                return
+            await self.world.officer.give_way()
+        if not label or not await self._verb("resume", lifetime_id, raised={label: raise_of(tries)}):
+            await self._verb("resume", lifetime_id)
+
+    async def _stopped_by(self, lifetime_id: str) -> str:
+        """The policy that the last pause of a lifetime is by, "" for a person's."""
+        log = await self.world.database.store.read_log(self.tenant, lifetime_id, 0, 10_000)
+        pauses = [e.entry for e in log if isinstance(e.entry, Event) and e.entry.type == "paused"]
+        return pauses[-1].data.get("policy") or "" if pauses else ""
+
     # -- how they ask
 
-    async def _verb(self, verb: str, lifetime_id: str) -> None:
-        done = await self._call(verb, lambda service: getattr(service, verb)(lifetime_id, tenant=self.tenant))
+    async def _verb(self, verb: str, lifetime_id: str, **options: Any) -> bool:
+        told = f"{verb} {options['raised']}" if options.get("raised") else verb
+        done = await self._call(
+            told, lambda service: getattr(service, verb)(lifetime_id, tenant=self.tenant, **options)
+        )
         if done is not None and verb != "resume":
             self._acked(verb, lifetime_id)
+        if done is not None and options.get("raised"):
+            self._acked("raise", lifetime_id, options["raised"])
+        return done is not None
 
     async def _question(self, on: str) -> Question | None:
         found: list[Question] = []
@@ -229,6 +283,8 @@ class Person:
             made: Lifetime = await self.world.ask(process, ask, of)
         except (AlreadyEnded, AnswerRefused, Conflict, NotFound, UsageError, StorageError) as error:
             self.world.trace(name, f"{what}: {type(error).__name__}")
+            if type(error) is UsageError and what in _REFUSED:
+                self.world.noticed["an illegal raise refused"] += 1
             return None
         except Exception as error:  # noqa: BLE001 - nobody may ever see such an error, whatever it is
             self.world.violation("crash", f"{what} raised {type(error).__name__}: {error}")

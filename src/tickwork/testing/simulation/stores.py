@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 from tickwork.errors import NotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from tickwork.adapters.kv.memory import MemoryKV
     from tickwork.adapters.state.sqlite import SqliteStore
     from tickwork.model.messages import Append
-    from tickwork.ports import Appended
+    from tickwork.model.spending import Total
+    from tickwork.ports import Appended, Demand
     from tickwork.testing.simulation.faults import Faults
     from tickwork.testing.simulation.process import SimulatedProcess
     from tickwork.testing.simulation.scheduler import Place, SimulatedLoop
 
-WRITES = frozenset({"append", "create_lifetime", "put_graph", "bury", "forget_dead_letter"})
+WRITES = frozenset(
+    {
+        *("append", "create_lifetime", "put_graph", "bury", "forget_dead_letter"),
+        *("put_policies", "put_policy_set", "admit"),
+    }
+)
 """Methods of the state store that change something; all others read."""
 
 LONGEST_STALL = 40.0
@@ -38,6 +44,10 @@ class Database:
         self.store, self.place = store, place
         self.on_append: list[Callable[[str, Append, Appended], None]] = []
         """Called with the process that asked, and what became of it."""
+        self.on_judged: list[Callable[[Demand, Sequence[Total], Any], None]] = []
+        """Called within each judging of a demand, with the totals that it was judged by and what was said."""
+        self.on_track: list[Callable[[frozenset[str]], None]] = []
+        """Called with labels by which usage is kept apart from now on."""
         self._loop = loop
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -46,11 +56,24 @@ class Database:
 
     def run(self, method: str, /, *args: Any, **options: Any) -> asyncio.Task[Any]:
         """Does a call on the store's machine, whatever becomes of who asked."""
+        if method == "admit":
+            demands, judge = args
+            args = (demands, partial(self._judged, judge))
         return self._loop.spawn(self.place, getattr(self.store, method)(*args, **options))
+
+    def _judged(self, judge: Callable[[Demand, Sequence[Total]], Any], demand: Demand, totals: Sequence[Total]) -> Any:
+        verdict = judge(demand, totals)
+        for listener in self.on_judged:
+            listener(demand, totals, verdict)
+        return verdict
 
 
 class SimulatedStore:
-    """The StateStore (and DeadLetters) port of one process: every method of the store, with faults."""
+    """The StateAdapter port of one process: every method of the store, with faults.
+
+    Reservations are the store's, so they outlive the process that made them; one that was made although the process
+    heard of an error stands until its execution is recorded or its lifetime ends.
+    """
 
     def __init__(self, database: Database, faults: Faults, process: SimulatedProcess) -> None:
         self._database, self._faults, self._process = database, faults, process
@@ -60,6 +83,12 @@ class SimulatedStore:
 
     async def stop(self) -> None:
         """It goes on without this process."""
+
+    def track(self, labels: frozenset[str]) -> None:
+        """A setting of the adapter itself: no message, and no faults."""
+        self._database.store.track(labels)
+        for listener in self._database.on_track:
+            listener(labels)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):

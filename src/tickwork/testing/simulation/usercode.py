@@ -7,6 +7,7 @@ a call does depends on the seed, the execution and the number of the call.
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from tickwork.sdk.loading import BoundGraph
 from tickwork.sdk.values import Next
 from tickwork.testing.simulation.dice import Dice
 from tickwork.testing.simulation.graphs import LEAVES, POOL, leaf, pooled
+from tickwork.testing.simulation.guarding import MODELS
 from tickwork.testing.simulation.scheduler import OWNER
 
 if TYPE_CHECKING:
@@ -155,10 +157,36 @@ def _enter(given: Any, ctx: Context, node: Node, *, stubborn: bool = False) -> t
         stubborn, given if isinstance(given, list) else None,
     )  # fmt: skip
     number = world.ledger.enter(call)
+    if world.options.guarded:
+        _spend(Dice(world.seed, "spend", ctx.exec_id, number), ctx)
     size = len(given) if isinstance(given, list | dict) else 1
     what = f"{node.name} {ctx.branch}#{ctx.iteration}/{ctx.attempt}"
     world.trace(process.name, f"calls {what} of {facts.id[-6:]} with {size} ({ctx.exec_id})")
     return world, Dice(world.seed, "call", ctx.exec_id, number), call
+
+
+def _spend(dice: Dice, ctx: Context) -> None:
+    """Says what the call uses, whatever becomes of it: mostly what was declared, sometimes more, sometimes nonsense."""
+    if dice.chance(0.15):
+        return
+    tokens_in = dice.randint(0, 9) + (30 if dice.chance(0.1) else 0)
+    custom = {"pages": dice.randint(0, 4)} if dice.chance(0.5) else {}
+    cost = f"0.00000{dice.randint(0, 9)}"
+    model = dice.choice([None, *MODELS])
+    ctx.telemetry.record(tokens_in=tokens_in, tokens_out=dice.randint(0, 5), cost_usd=cost, model=model, **custom)
+    if dice.chance(0.06):  # what the SDK refuses, a worker that was written by somebody else may send
+        wrong: dict[str, Any] = dice.choice([
+            {"unpriced": True},
+            {"tokens_used": -7},
+            {"tokens_in": -1, "tokens_used": 3},
+            {"cost_nano_usd": -1_000},
+            {"custom": {"pages": math.nan}},
+            {"custom": {"pages": "many"}},
+            {"custom": {"pages": -3.5, "other": math.inf}},
+            {"custom": {"pages": True}},
+            {"tokens_used": 2**62, "tokens_in": 2**63 - 1},
+        ])  # fmt: skip
+        ctx.telemetry.totals = msgspec.structs.replace(ctx.telemetry.totals, **wrong)
 
 
 async def _take_time(world: World, dice: Dice, node: Node, ctx: Context, *, stubborn: bool) -> None:
@@ -182,7 +210,9 @@ def _end(world: World, dice: Dice, call: Call, graph: AgentGraph, node: Node, ct
     call.ended = world.loop.time()
     try:
         _fail_sometimes(world, dice)
-        ctx.telemetry.record(tokens_in=dice.randint(0, 9), cost_usd="0.000001")
+        tokens = dice.randint(0, 9)
+        if not world.options.guarded:
+            ctx.telemetry.record(tokens_in=tokens, cost_usd="0.000001")
         value = _result(world, dice, ctx) if node.kind == "task" else _choice(world, dice, graph, node, ctx)
     except Exception as error:
         call.how = type(error).__name__

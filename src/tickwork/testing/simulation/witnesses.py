@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tickwork.model.messages import DATA_PLANE, DEAD_LETTERS, PLAN_INPUTS, TASK_INPUTS, decode_input
 from tickwork.model.records import Event, encode_entry
-from tickwork.orchestrator.state import LEASE_EXPIRED
+from tickwork.model.spending import LEASE_EXPIRED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,6 +200,8 @@ class Customs:
         self.world = world
         self.sent: Counter[str] = Counter()
         """Inputs that were published, by exec id."""
+        self.first_sent: dict[str, float] = {}
+        """When (virtual seconds) each was published first."""
         self._held: dict[tuple[str, str, str], tuple[object, set[int]]] = {}
 
     def published(self, topic: str, messages: Sequence[BusMessage]) -> None:
@@ -215,6 +217,7 @@ class Customs:
                 work = decode_input(message.value)
                 if not work.reconcile:
                     self.sent[work.exec_id] += 1
+                    self.first_sent.setdefault(work.exec_id, self.world.loop.time())
         mark = tenant.encode()
         for message in messages:
             if mark not in message.value[: 4 + len(mark)] and not message.value.startswith(GARBLED):

@@ -25,9 +25,11 @@ from tickwork.errors import StorageError
 from tickwork.history import FORK_LABEL
 from tickwork.model import messages
 from tickwork.model.lifetime import TERMINAL
+from tickwork.model.policy import PolicySet, decode_set
 from tickwork.model.records import Event, Execution
+from tickwork.model.spending import LEASE_EXPIRED
+from tickwork.orchestrator.guardrails.rules import Rules
 from tickwork.orchestrator.starting import PARENT_LABEL
-from tickwork.orchestrator.state import LEASE_EXPIRED
 from tickwork.ports import LifetimeQuery
 from tickwork.testing.simulation import checkers
 from tickwork.testing.simulation.chaos import Chaos
@@ -35,11 +37,14 @@ from tickwork.testing.simulation.clocks import SkewedClock
 from tickwork.testing.simulation.dice import Dice
 from tickwork.testing.simulation.faults import Faults, Options, draw_options
 from tickwork.testing.simulation.graphs import POOL, children_of
+from tickwork.testing.simulation.guarding import Officer
+from tickwork.testing.simulation.laws import laws_of
 from tickwork.testing.simulation.network import Network
 from tickwork.testing.simulation.people import PATIENCE, Person
 from tickwork.testing.simulation.process import SimulatedProcess, expected
 from tickwork.testing.simulation.scheduler import SimulatedLoop, Stuck
 from tickwork.testing.simulation.stores import Blobs, Database
+from tickwork.testing.simulation.tenants import Journal
 from tickwork.testing.simulation.trace import LogReader, Trace
 from tickwork.testing.simulation.usercode import Ledger, bind_leaf, bind_pooled
 from tickwork.testing.simulation.witnesses import GARBLED, Customs
@@ -51,9 +56,11 @@ if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime
     from tickwork.model.messages import Append
+    from tickwork.model.records import LogEntry
     from tickwork.ports import Appended, Delivery
     from tickwork.sdk.loading import BoundGraph
     from tickwork.testing.simulation.history import History
+    from tickwork.testing.simulation.laws import Law
     from tickwork.testing.simulation.people import Ack
 
 REST = 1800.0
@@ -155,6 +162,13 @@ class World:
         self.unreadable: list[tuple[str, bytes]] = []
         """What was acknowledged although nobody could read it, with its topic."""
         self.network.customs = Customs(self)
+        self.officer = Officer(self) if options.guarded else None
+        self.journal = Journal(self)
+        self.noticed: Counter[str] = Counter()
+        """What people saw happen that no log shows."""
+        self._sets: dict[str, PolicySet] = {}
+        self._rules: dict[str, Rules] = {}
+        self._laws: dict[str, list[Law]] = {}
 
     # -- what its parts ask for
 
@@ -209,6 +223,32 @@ class World:
     def graph(self, digest: str) -> AgentGraph:
         """The graph of this world with this digest."""
         return next(bound.graph for bound in self.bounds if bound.graph.digest == digest)
+
+    async def learn(self, log: Iterable[LogEntry]) -> None:
+        """Reads the policies that a log names, for `rules_of` and `laws_of`."""
+        for logged in log:
+            entry = logged.entry
+            if not isinstance(entry, Event) or entry.type not in ("started", "policies", "verdict"):
+                continue
+            digest = entry.data.get("policies" if entry.type == "started" else "digest") or ""
+            if digest and digest not in self._sets:
+                body = await self.database.store.policy_set(digest)
+                if body is None:
+                    self.violation("I8", f"{entry.id} names the policies {digest}, which nobody kept")
+                else:
+                    self._sets[digest] = decode_set(body)
+
+    def rules_of(self, digest: str) -> Rules:
+        """The policies of a digest, as the engine reads them. LookupError."""
+        if digest not in self._rules:
+            self._rules[digest] = Rules(self._sets[digest])
+        return self._rules[digest]
+
+    def laws_of(self, digest: str) -> list[Law]:
+        """The policies of a digest, read a second time."""
+        if digest not in self._laws:
+            self._laws[digest] = laws_of(self._sets.get(digest, PolicySet()))
+        return self._laws[digest]
 
     def _appended(self, process: str, append: Append, appended: Appended) -> None:
         """The store has answered: what was asked about these entries is settled."""
@@ -313,10 +353,14 @@ class World:
         await self.database.store.start()
         self.network.on_ack.append(self._acked)
         self.database.on_append.append(self._appended)
+        if self.officer is not None:
+            await self.officer.begin()
         for slot in range(self.options.processes + self.options.executors):
             self.boot(slot)
         self.people = [Person(self, number) for number in range(self.options.lifetimes)]
         lives = [self.loop.spawn(self.loop.place(f"person{p.number}"), p.live()) for p in self.people]
+        if self.officer is not None and self.options.reloading:
+            lives.append(self.loop.spawn(self.loop.place("officer"), self.officer.live()))
         strikes = Chaos(self).start()
         await self._bad_time()
         for task in strikes:
@@ -387,6 +431,7 @@ class World:
         entries = sum(len(history.log) for history in self.histories.values())
         seen = Counter(what for history in self.histories.values() for what in history.seen())
         seen["dead letter"] = self.dead_letters
+        seen.update(self.noticed)
         return {
             "lifetimes": len(self.histories),
             "entries": entries,

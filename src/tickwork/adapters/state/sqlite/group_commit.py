@@ -31,8 +31,8 @@ CHECKPOINT_PAGES = 1000
 """Pages (4 KiB, estimated) in the WAL from which a checkpoint is made. Few, because a commit that overwrites a WAL is
 twice as fast as one that makes it grow."""
 
-PAGES_A_COMMIT = 3
-"""Pages that the smallest commit writes: the end of the log's table and of its two indexes."""
+PAGES_A_COMMIT = 4
+"""Pages that the smallest commit writes: the end of the log's table and of its two indexes, and this minute's usage."""
 
 
 class _Job:
@@ -49,8 +49,18 @@ class _Job:
 class GroupCommit:
     """The queue in front of the one writing connection. Belongs to one event loop."""
 
-    def __init__(self, transaction: Transaction, path: str, clock: Clock, *, threaded: bool) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        path: str,
+        clock: Clock,
+        *,
+        threaded: bool,
+        on_commit: Callable[[Sequence[Unit]], None],
+    ) -> None:
         self._transaction = transaction
+        self._on_commit = on_commit
+        """Called on the loop after each commit with what was committed, before anybody hears of it."""
         self._path = path
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -58,6 +68,7 @@ class GroupCommit:
         self._jobs: list[_Job] = []
         self._pages = 0
         self._busy = False
+        self._on_quiet: list[Callable[[], None]] = []
         self._scheduled = False
         self._idle: asyncio.Future[None] | None = None
 
@@ -73,6 +84,7 @@ class GroupCommit:
             self._transaction.commit(units)
         except Exception as error:
             raise self._failure(error) from error
+        self._on_commit(units)
         self._pages += PAGES_A_COMMIT + size // 2048
         self._next()
         return True
@@ -84,6 +96,13 @@ class GroupCommit:
         self._pages += PAGES_A_COMMIT + size // 2048  # with the indexes a row dirties about twice its size
         self._schedule()
         return done
+
+    def when_quiet(self, work: Callable[[], None]) -> None:
+        """Calls `work` when no commit is under way: what it reads then is all that `on_commit` was told of."""
+        if self._busy:
+            self._on_quiet.append(work)
+        else:
+            work()
 
     async def close(self) -> None:
         """Waits until everything that was submitted is answered."""
@@ -133,6 +152,9 @@ class GroupCommit:
     def _landed(self, error: BaseException | None, jobs: list[_Job]) -> None:
         self._busy = False
         self._settle(jobs, error)
+        waiting, self._on_quiet = self._on_quiet, []
+        for work in waiting:
+            work()
         self._next()
 
     def _next(self) -> None:
@@ -147,6 +169,8 @@ class GroupCommit:
             self._idle.set_result(None)
 
     def _settle(self, jobs: list[_Job], error: BaseException | None) -> None:
+        if error is None and jobs:
+            self._on_commit([unit for job in jobs for unit in job.units] if len(jobs) > 1 else jobs[0].units)
         for job in jobs:
             if job.done.done():
                 continue  # its submitter was cancelled; what it submitted counts all the same

@@ -21,6 +21,9 @@ Row: TypeAlias = "tuple[Any, ...]"
 ENTRY_LIMIT = 64 * 1024 * 1024
 """Bytes of one encoded entry. Payloads go to the blob store from 1 MiB on, so nothing regular comes near it."""
 
+LABELS_AT = 7
+"""Where the labels stand in a lifetime's row."""
+
 _labels_decoder = msgspec.json.Decoder(dict[str, str])
 _question_decoder = msgspec.msgpack.Decoder(Question)
 encode_question = msgspec.msgpack.Encoder().encode

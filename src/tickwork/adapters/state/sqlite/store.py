@@ -1,4 +1,4 @@
-"""The StateStore and DeadLetters ports on SQLite, for the local profile (a file) and the test profile (`:memory:`).
+"""The ports of the state database (StateAdapter) on SQLite: a file for the local profile, `:memory:` for tests.
 
 The event loop encodes, numbers and collects; `group_commit` decides when; `transaction` writes, on the one
 connection that does. Reads have a connection of their own that cannot write; they run on the loop, for they take
@@ -12,13 +12,15 @@ from __future__ import annotations
 import sqlite3
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from tickwork.adapters.state.sqlite.failures import storage_error
 from tickwork.adapters.state.sqlite.group_commit import GroupCommit
+from tickwork.adapters.state.sqlite.ledger import SqliteLedger, read_totals
 from tickwork.adapters.state.sqlite.letters import ADDED_IN, BuryUnit, ForgetUnit, letter_from
+from tickwork.adapters.state.sqlite.policies import PolicySetUnit, PolicyUnit, policies_from
 from tickwork.adapters.state.sqlite.rows import Row, entry_rows, graph_from, lifetime_from, log_entries, question_from
 from tickwork.adapters.state.sqlite.schema import (
     MEMORY,
@@ -30,8 +32,11 @@ from tickwork.adapters.state.sqlite.schema import (
     statements,
 )
 from tickwork.adapters.state.sqlite.transaction import AppendUnit, CreateUnit, GraphUnit, Transaction, Unit
+from tickwork.adapters.state.sqlite.usage import ADDED_IN as USAGE_ADDED_IN
+from tickwork.adapters.state.sqlite.usage import report
 from tickwork.errors import StorageError, StoreCorrupt
 from tickwork.model.lifetime import TimerRow
+from tickwork.model.spending import Total, UsageRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +44,10 @@ if TYPE_CHECKING:
     from tickwork.model.lifetime import Lifetime, Question
     from tickwork.model.messages import Append, DeadLetter
     from tickwork.model.records import LogEntry
-    from tickwork.ports import Appended, Clock, LifetimeQuery, StoredGraph
+    from tickwork.model.spending import Quantity, UsageQuery
+    from tickwork.ports import Appended, Clock, Demand, Judge, LifetimeQuery, StoredGraph, StoredPolicies
+
+T = TypeVar("T")
 
 AFTER_ANY_ID = "\U0010ffff"
 PREFIX_MATCHES = 5
@@ -57,6 +65,8 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._commits: GroupCommit | None = None
+        self._ledger: SqliteLedger | None = None
+        self._tracked: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         """Opens the database and migrates it. Twice is fine."""
@@ -227,6 +237,57 @@ class SqliteStore:
             raise unit.error
         return unit.found
 
+    async def put_policies(self, document: StoredPolicies) -> None:
+        """Puts a document in force for its layer; nothing changes when it is in force already."""
+        await self._put(PolicyUnit(document), len(document.body))
+
+    async def policies(self, *, history: bool = False) -> list[StoredPolicies]:
+        """The documents in force, by tenant and graph; with `history` all that ever were, oldest first."""
+        if not self._has_usage():
+            return []
+        return [policies_from(row) for row in self._rows("list_policies_ever" if history else "list_policies", ())]
+
+    async def put_policy_set(self, digest: str, body: bytes) -> None:
+        """Keeps a set under its digest. Again is fine."""
+        await self._put(PolicySetUnit(digest, body), len(body))
+
+    async def policy_set(self, digest: str) -> bytes | None:
+        """The set with this digest, or None."""
+        rows = self._rows("get_policy_set", (digest,)) if self._has_usage() else []
+        return bytes(rows[0][0]) if rows else None
+
+    async def admit(self, demands: Sequence[Demand], judge: Judge[T]) -> list[T | None]:
+        """Judges demands in order, in one atomic step, and reserves for those that are admitted."""
+        if self._ledger is None or self._commits is None:
+            raise self._not_writing("nothing was admitted")
+        return await self._ledger.admit(self._commits, demands, judge)
+
+    async def totals(self, tenant_id: str, quantities: Sequence[Quantity]) -> list[Total]:
+        """How these stand now; without what is reserved when the database was opened for reading only."""
+        if self._ledger is not None and self._commits is not None:
+            return await self._ledger.totals(self._commits, tenant_id, quantities)
+        if not self._has_usage():
+            return [Total() for _ in quantities]
+        try:
+            return read_totals(self._connected(), self._sql, tenant_id, quantities, self._clock.now())
+        except sqlite3.Error as error:
+            raise storage_error(error, self._path) from error
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """What was used, added up as asked, in the order of the keys; without keys one row for all."""
+        if not self._has_usage():
+            return [] if query.by else [UsageRow(key=())]
+        try:
+            return report(self._connected().execute, self._sql, query)
+        except sqlite3.Error as error:
+            raise storage_error(error, self._path) from error
+
+    def track(self, labels: frozenset[str]) -> None:
+        """From the next commit on usage is kept apart by these labels too, beside those that are tracked already."""
+        self._tracked |= labels
+        if self._ledger is not None:
+            self._ledger.track(self._tracked)
+
     async def ping(self) -> dict[str, str]:
         """Reads and, unless read-only, commits an empty transaction; facts for `tickwork doctor`."""
         if not self._readonly:
@@ -247,20 +308,37 @@ class SqliteStore:
         self._writer = connect_writer(self._path)
         migrate(self._writer, self._path, self._clock.now())
         self._reader = self._writer if in_memory else connect_reader(self._path)
-        self._commits = GroupCommit(Transaction(self._writer), self._path, self._clock, threaded=not in_memory)
+        transaction = Transaction(self._writer)
+        self._ledger = SqliteLedger(transaction, self._reader, self._sql, self._path, self._clock)
+        self._ledger.track(self._tracked)
+        self._commits = GroupCommit(
+            transaction, self._path, self._clock, threaded=not in_memory, on_commit=self._ledger.committed
+        )
 
     def _close(self) -> None:
         if self._reader is not None and self._reader is not self._writer:
             self._reader.close()
         if self._writer is not None:
             self._writer.close()  # the last one to leave: SQLite makes the final checkpoint here
-        self._reader = self._writer = None
+        self._reader = self._writer = self._ledger = None
 
     async def _submit(self, units: Sequence[Unit], rows: int, size: int) -> None:
         if self._commits is None:
-            state = "was opened for reading only" if self._readonly else "is not open"
-            raise StorageError(f"The database {self._path} {state}: nothing was written.")
+            raise self._not_writing("nothing was written")
         await self._commits.submit(units, rows, size)
+
+    async def _put(self, unit: PolicyUnit | PolicySetUnit, size: int) -> None:
+        await self._submit([unit], 1, size)
+        if unit.error is not None:
+            raise unit.error
+
+    def _not_writing(self, so: str) -> StorageError:
+        state = "was opened for reading only" if self._readonly else "is not open"
+        return StorageError(f"The database {self._path} {state}: {so}.")
+
+    def _has_usage(self) -> bool:
+        """Whether it keeps usage and policies: not beside a process of an older version."""
+        return schema_version(self._connected()) >= USAGE_ADDED_IN
 
     def _connected(self) -> sqlite3.Connection:
         if self._reader is None:

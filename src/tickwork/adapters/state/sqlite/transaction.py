@@ -5,7 +5,7 @@ statements. When a row is refused (a duplicate, nearly always) the transaction i
 one savepoint a unit, one statement a row, so that duplicates take no seq and a bad row fails its own unit only.
 
 What a commit acknowledges is on disk. Whatever fails before or in COMMIT leaves the database, and what is remembered
-of it here, as they were.
+of it here, as they were. What the new executions used is counted in the same transaction (`usage.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any, final
 from msgspec.structs import replace
 
 from tickwork.adapters.state.sqlite.letters import BuryUnit, ForgetUnit
-from tickwork.adapters.state.sqlite.rows import encode_question, graph_row, lifetime_from, lifetime_row
+from tickwork.adapters.state.sqlite.policies import PolicySetUnit, PolicyUnit
+from tickwork.adapters.state.sqlite.rows import LABELS_AT, encode_question, graph_row, lifetime_from, lifetime_row
 from tickwork.adapters.state.sqlite.schema import statements
+from tickwork.adapters.state.sqlite.usage import labels_of, write_uses
 from tickwork.errors import Conflict, GraphConflict, StorageError, TickworkError
 from tickwork.model.lifetime import TERMINAL
+from tickwork.model.tallies import Uses
+from tickwork.model.windows import MINUTE
 from tickwork.ports import Appended
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ CHUNKS = (64, 8, 1)
 """Rows of one insert statement. Few sizes, so that sqlite3 keeps them compiled; and each statement lets go of the
 interpreter's lock once, which a busy event loop may hand back only milliseconds later."""
 
+NONE: frozenset[str] = frozenset()
+
 ROW_ERRORS = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
@@ -53,16 +59,26 @@ ROW_ERRORS = (
 
 
 class Head:
-    """Where a lifetime's log stands."""
+    """Where a lifetime's log stands, and what its usage is booked on: its graph, and its labels as JSON."""
 
-    __slots__ = ("at", "ended", "lid", "seq", "tenant")
+    __slots__ = ("at", "ended", "graph", "labels", "lid", "place", "seq", "tenant", "tracked")
 
-    def __init__(self, lid: int, tenant: str, seq: int, at: int, ended: int = 0) -> None:
+    def __init__(self, lid: int, tenant: str, seq: int, at: int, ended: int, graph: str, labels: str) -> None:
         self.lid = lid
         self.tenant = tenant
         self.seq = seq
         self.at = at
         self.ended = bool(ended)
+        self.graph = graph
+        self.labels = labels
+        self.tracked = NONE
+        """Which labels were tracked when `place` was made."""
+        self.place = (tenant, graph, "{}")
+
+    def track(self, labels: frozenset[str]) -> None:
+        """From now on these labels are tracked."""
+        self.tracked = labels
+        self.place = (self.tenant, self.graph, labels_of(self.labels, labels))
 
 
 @final
@@ -135,7 +151,7 @@ class GraphUnit:
             )
 
 
-Unit = AppendUnit | CreateUnit | GraphUnit | BuryUnit | ForgetUnit
+Unit = AppendUnit | CreateUnit | GraphUnit | BuryUnit | ForgetUnit | PolicyUnit | PolicySetUnit
 
 
 class Transaction:
@@ -148,6 +164,10 @@ class Transaction:
         one = self._sql["insert_entries"].rstrip().rstrip(";")
         self._inserts = [(n, one + ", (?, ?, ?, ?, ?)" * (n - 1)) for n in CHUNKS]
         self._heads: dict[str, Head] = {}
+        self.tracked = NONE
+        """Labels of lifetimes by which their usage is kept apart."""
+        self.uses = Uses()
+        """What the transaction adds to the usage; whoever is told that it was committed takes it away."""
         self._ending: set[str] = set()
         """Lifetimes that end in this transaction while its rows are still being gathered."""
 
@@ -169,6 +189,7 @@ class Transaction:
             for unit in units:
                 if type(unit) is CreateUnit and unit.error is None:
                     unit.found = self._found(unit)
+            self._count(units)
         except BaseException:
             self.rollback(units)
             raise
@@ -185,6 +206,7 @@ class Transaction:
 
     def rollback(self, units: Sequence[Unit]) -> None:
         """Undoes what `apply` did, also to what is remembered."""
+        self.uses = Uses()
         self._ending.clear()
         if self._connection.in_transaction:  # a full disk may have rolled it back already
             self._execute("ROLLBACK")
@@ -340,11 +362,13 @@ class Transaction:
     def _create(self, unit: CreateUnit) -> bool:
         """Inserts the lifetime's row: whether it is new."""
         lifetime = unit.lifetime
-        inserted = self._execute(self._sql["insert_lifetime"], lifetime_row(lifetime))
+        values = lifetime_row(lifetime)
+        inserted = self._execute(self._sql["insert_lifetime"], values)
         unit.created = inserted.rowcount > 0
         if unit.created:
             unit.lid = inserted.lastrowid or 0
-            self._heads[unit.lifetime.lifetime_id] = Head(unit.lid, unit.lifetime.tenant_id, 0, 0)
+            row = (unit.lid, lifetime.tenant_id, 0, 0, 0, lifetime.graph_name, values[LABELS_AT])
+            self._heads[lifetime.lifetime_id] = Head(*row)
             return True
         names = (lifetime.lifetime_id, lifetime.tenant_id, lifetime.idempotency_key)
         unit.lid, tenant = self._execute(self._sql["find_first_lifetime"], names).fetchone()
@@ -378,6 +402,25 @@ class Transaction:
         if self._execute(self._sql["update_status"], row).rowcount and ends:
             self._execute(self._sql["delete_timers"], (unit.lid,))
             self._execute(self._sql["delete_questions"], (unit.lid,))
+
+    def _count(self, units: Sequence[Unit]) -> None:
+        """Counts what the new entries used. A new lifetime's history is no new entry: whoever shares it counted it."""
+        uses, tracked, heads = self.uses, self.tracked, self._heads
+        for unit in units:
+            if type(unit) is not AppendUnit or not unit.seqs or unit.error is not None:
+                continue
+            append = unit.append
+            head = heads.get(append.lifetime_id) or self._load(append.lifetime_id)
+            if head is None:
+                continue
+            if head.tracked is not tracked:
+                head.track(tracked)
+            minute = unit.at // MINUTE
+            for entry, seq in zip(append.entries, unit.seqs, strict=False):
+                if seq is not None:
+                    uses.add(head.place, minute, entry)
+        if uses.rows:
+            write_uses(self._connection, self._sql, uses)
 
     def _forget(self, unit: Unit) -> None:
         if type(unit) is AppendUnit:

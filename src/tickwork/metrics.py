@@ -1,0 +1,312 @@
+"""What Prometheus may ask: counters and sizes of this process, usage and budgets of all tenants, with bounded labels.
+
+    tickwork_data_plane_recorded_total       counters and sizes of each component, from `Runtime.metrics()`
+    tickwork_tokens_used_total{tenant,...}   what executions used since the first record, from the ledger
+    tickwork_budget_spent{tenant,policy,...} every budget of a tenant, with what is reserved and its limit
+    tickwork_verdicts_total{action,...}      verdicts that this process recorded
+
+A metric never has more than MAX_SERIES series and none is named after a lifetime: the tenants, graphs and models that
+come too late are counted together as `other`. TICKWORK_METRICS=HOST:PORT serves them at http://HOST:PORT/metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from tickwork import __version__
+from tickwork.errors import TickworkError, UsageError
+from tickwork.model.records import Event
+from tickwork.model.spending import CUSTOM_SCALE, UsageQuery, UsageRow
+from tickwork.model.tallies import COLUMNS
+from tickwork.model.windows import MINUTE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from prometheus_client.core import Metric
+
+    from tickwork.accounts import Accounts
+    from tickwork.model.messages import Committed
+    from tickwork.ports import Clock
+
+MAX_SERIES = 1_000
+"""Series of one metric; what comes later is counted as `other`."""
+
+MAX_MODELS = 100
+"""Models that have series of their own."""
+
+OTHER = "other"
+SETTLED = 2
+"""Minutes after which nothing is added to a minute any more."""
+
+SIZES = ("queued", "moving", "idle", "held", "parked", "limit")
+"""How the names of those end that go up and down; the others only grow."""
+
+LOOPBACK = "127.0.0.1"
+VARIABLE = "TICKWORK_METRICS"
+REQUEST_LIMIT = 8 * 1024
+PATIENCE = 5.0
+"""Seconds that a request may take to arrive."""
+
+Key = tuple[str, ...]
+
+USED: tuple[tuple[str, str, int, str], ...] = (
+    ("executions", "executions", 1, "Attempts that were made"),
+    ("tokens_in", "tokens_in", 1, "Tokens sent to models"),
+    ("tokens_out", "tokens_out", 1, "Tokens received from models"),
+    ("tokens_used", "tokens_used", 1, "Tokens that count against budgets"),
+    ("cost_nano_usd", "cost_usd", 1_000_000_000, "Cost in US dollars"),
+    ("unpriced", "unpriced_executions", 1, "Executions whose cost is not wholly known"),
+    ("latency_us", "execution_seconds", 1_000_000, "Time that executions ran"),
+    ("queue_us", "queue_seconds", 1_000_000, "Time between an execution's cause and its start"),
+)
+"""What is told of usage: the column, the metric, the kept units of one unit, and what it is."""
+
+
+class Family(msgspec.Struct):
+    """One metric: its series by the values of its labels."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    about: str
+    labels: Key = ()
+    series: list[tuple[Key, float]] = []
+
+
+class Bounded:
+    """Sums by key; once there are MAX_SERIES, keys that are new are added up as `other`."""
+
+    def __init__(self, most: int = MAX_SERIES) -> None:
+        self._most = most - 1
+        self.sums: dict[Key, list[int]] = {}
+
+    def add(self, key: Key, amounts: list[int]) -> None:
+        """Adds to the sums of a key."""
+        if key not in self.sums and len(self.sums) >= self._most:
+            key = tuple(OTHER for _ in key)
+        known = self.sums.get(key)
+        self.sums[key] = amounts if known is None else [a + b for a, b in zip(known, amounts, strict=True)]
+
+
+class Used:
+    """Usage since the first record. Minutes that are over are read once, so a look costs what the last minutes hold."""
+
+    def __init__(self, accounts: Accounts, clock: Clock) -> None:
+        self._accounts, self._clock = accounts, clock
+        self._until = 0
+        self._models: set[str] = set()
+        self._sums, self._custom = Bounded(), Bounded()
+        self.tenants: list[str] = []
+        """Those that used something, as far as they have series of their own."""
+
+    async def families(self) -> list[Family]:
+        """The metrics, with what was recorded a moment ago."""
+        over = (self._clock.now() // MINUTE - SETTLED) * MINUTE
+        if over > self._until:
+            self._add(await self._rows(self._until, over), self._sums, self._custom)
+            self._until = over
+        sums, custom = _copy(self._sums), _copy(self._custom)
+        self._add(await self._rows(self._until, None), sums, custom)
+        self.tenants = sorted({key[0] for key in sums.sums if key[0] != OTHER})
+        found = [
+            Family(
+                f"tickwork_{metric}",
+                "counter",
+                about,
+                ("tenant", "graph", "model"),
+                [(key, amounts[COLUMNS.index(column)] / units) for key, amounts in sums.sums.items()],
+            )
+            for column, metric, units, about in USED
+        ]
+        counted = [(key, amounts[0] / CUSTOM_SCALE) for key, amounts in custom.sums.items()]
+        labels = ("tenant", "graph", "counter")
+        return [*found, Family("tickwork_custom", "counter", "Counters that user code recorded", labels, counted)]
+
+    async def _rows(self, since: int, until: int | None) -> list[UsageRow]:
+        query = UsageQuery(tenant_id=None, since=since, until=until, by=("tenant", "graph", "model"))
+        return await self._accounts.usage(query)
+
+    def _add(self, rows: Iterable[UsageRow], sums: Bounded, custom: Bounded) -> None:
+        for row in sorted(rows, key=lambda row: -row.executions):
+            tenant, graph, model = row.key
+            if model and model not in self._models:
+                if len(self._models) >= MAX_MODELS:
+                    model = OTHER
+                else:
+                    self._models.add(model)
+            sums.add((tenant, graph, model), [getattr(row, column) for column in COLUMNS])
+            for name, amount in row.custom.items():
+                custom.add((tenant, graph, name), [amount])
+
+
+class Measurements:
+    """All metrics of one process. `measure` gives its counters and sizes; without it there are none."""
+
+    def __init__(self, accounts: Accounts, clock: Clock, measure: Callable[[], dict[str, float]] | None = None) -> None:
+        self._accounts = accounts
+        self._measure = measure
+        self._used = Used(accounts, clock)
+        self._verdicts = Bounded()
+
+    def seen(self, reference: Committed) -> None:
+        """Counts the verdicts among entries that were recorded."""
+        for entry in reference.entries:
+            if type(entry) is Event and entry.type == "verdict":
+                data = entry.data
+                shadow = "true" if data["shadow"] else "false"
+                self._verdicts.add((reference.tenant_id, data["policy"], data["action"], shadow), [1])
+
+    async def measurements(self) -> list[Family]:
+        """Every metric as it stands now."""
+        found = [Family("tickwork_build_info", "gauge", "The version that runs", ("version",), [((__version__,), 1)])]
+        if self._measure is not None:
+            found += [_of_component(name, value) for name, value in self._measure().items()]
+            counted = [(key, float(amounts[0])) for key, amounts in self._verdicts.sums.items()]
+            labels = ("tenant", "policy", "action", "shadow")
+            found.append(Family("tickwork_verdicts", "counter", "Verdicts recorded by this process", labels, counted))
+        found += await self._used.families()
+        return found + await self._budgets()
+
+    async def _budgets(self) -> list[Family]:
+        labels = ("tenant", "policy", "graph", "aggregate")
+        series: dict[str, list[tuple[Key, float]]] = {"spent": [], "reserved": [], "limit": []}
+        left_out = 0
+        for tenant in self._used.tenants:
+            for budget in await self._accounts.budgets(tenant=tenant):
+                if len(series["spent"]) >= MAX_SERIES:
+                    left_out += 1
+                    continue
+                key = (tenant, budget.policy, budget.graph, budget.aggregate)
+                for name, amount in (
+                    ("spent", budget.spent or Decimal(0)), ("reserved", budget.reserved), ("limit", budget.limit)
+                ):  # fmt: skip
+                    series[name].append((key, float(amount)))
+        what = {
+            "spent": "What is spent in the window of a tenant's budget",
+            "reserved": "What is reserved beside it for work in flight",
+            "limit": "Its limit",
+        }
+        found = [Family(f"tickwork_budget_{name}", "gauge", what[name], labels, rows) for name, rows in series.items()]
+        about = "Budgets that have no series, because there are too many"
+        return [*found, Family("tickwork_budgets_left_out", "gauge", about, (), [((), left_out)])]
+
+
+def _of_component(name: str, value: float) -> Family:
+    size = name.rpartition("_")[2] in SIZES
+    words = name.replace("_", " ")
+    about = f"Now: {words}" if size else f"Since this process began: {words}"
+    return Family(f"tickwork_{name}", "gauge" if size else "counter", about, (), [((), value)])
+
+
+def _copy(bounded: Bounded) -> Bounded:
+    made = Bounded()
+    made.sums = dict(bounded.sums)
+    return made
+
+
+# -- the text that Prometheus reads -----------------------------------------------------------------------------------
+
+
+def exposition(families: Iterable[Family]) -> bytes:
+    """The text format of Prometheus, version 0.0.4."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told(families))
+    return generate_latest(registry)
+
+
+class _Told:
+    """Hands families to the library that writes them."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for family in self._families:
+            made = (CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily)(
+                family.name, family.about, labels=family.labels
+            )
+            for key, value in sorted(family.series):
+                made.add_metric(key, value)
+            yield made
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `:PORT` or `PORT`, on this machine alone unless a host is named. UsageError."""
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise UsageError(f"{VARIABLE}={text} is no address: write HOST:PORT, as in {LOOPBACK}:9464, or a port alone")
+    return host or LOOPBACK, int(port)
+
+
+class MetricsServer:
+    """Answers GET /metrics, and nothing else."""
+
+    def __init__(self, where: str, collect: Callable[[], Awaitable[list[Family]]]) -> None:
+        self.host, self.port = address(where)
+        self._collect = collect
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listens. Raises UsageError when the address is in use or is none of this machine."""
+        try:
+            self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=REQUEST_LIMIT)
+        except OSError as error:
+            raise UsageError(
+                f"{VARIABLE} asks for metrics at {self.host}:{self.port}, and that address cannot be listened on: "
+                f"{error.strerror or error}. Stop what listens there, name another port, or unset {VARIABLE}"
+            ) from None
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Listens no more. Twice is fine."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                head = await reader.readuntil(b"\r\n\r\n")
+            method, path = (*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", "")[:2]
+            status, body = await self._answer(method, path.partition("?")[0])
+            writer.write(_response(status, body, head_only=method == "HEAD"))
+            await writer.drain()
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the other side left, was too slow, or sent something else
+        except asyncio.CancelledError:
+            pass  # the process stops, and whoever asked has not finished his sentence
+        finally:
+            writer.close()
+
+    async def _answer(self, method: str, path: str) -> tuple[str, bytes]:
+        if path != "/metrics":
+            return "404 Not Found", b"The metrics are at /metrics.\n"
+        if method not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", b"Metrics are read with GET.\n"
+        try:
+            return "200 OK", exposition(await self._collect())
+        except TickworkError as error:
+            return "503 Service Unavailable", f"{error}\n".encode()
+
+
+def _response(status: str, body: bytes, *, head_only: bool) -> bytes:
+    kind = "text/plain; version=0.0.4; charset=utf-8"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + (b"" if head_only else body)
+
+
+def families_of(told: Any) -> list[Family]:
+    """What another process told of its metrics."""
+    return msgspec.convert(told, list[Family])

@@ -1,0 +1,164 @@
+"""What the fold does about policies: puts a set in force, counts, and acts on verdicts (spec section 6). Pure.
+
+A record is counted first and judged then, so whatever it used counts whatever becomes of it. Dispatches are judged in
+`visits.send`; a tenant's totals are judged outside, and what came of it stands in the log as a `verdict`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tickwork.model.records import Event, Execution
+from tickwork.model.spending import ran
+from tickwork.orchestrator import router, visits
+from tickwork.orchestrator.guardrails.counters import Spent, measures_of, use_of
+from tickwork.orchestrator.guardrails.judging import Guard, strictest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tickwork.orchestrator.guardrails.counters import Use
+    from tickwork.orchestrator.guardrails.judging import Verdict
+    from tickwork.orchestrator.guardrails.rules import Rules
+    from tickwork.orchestrator.state import Command, LifetimeState
+
+POLICY_TIMER = "policy:"
+"""How the ids of timers begin at which rules about elapsed time are judged."""
+
+
+LATEST = 2**62
+"""Latest time (us) for which a timer is set."""
+
+
+class Uncounted(LookupError):
+    """A set comes into force in a state that has not counted from the first record: fold the log from its start."""
+
+
+def install(state: LifetimeState, digest: str, out: list[Command]) -> None:
+    """Puts a set in force ("": none). What was spent and what is in flight counts from the first record on."""
+    state.policies_seq = state.seq
+    for visit in state.open.values():
+        visit.reserved = False
+    before, state.guard = state.guard, None
+    if not digest:
+        state.raised = {}
+        return
+    if state.spent is None and state.seq > 1:
+        raise Uncounted(f"lifetime {state.lifetime_id}: policies come into force at entry {state.seq}")
+    graph, rules = state.topology.graph, state.rules_of(digest)
+    state.raised = _still_raised(state.raised, before.rules if before is not None else None, rules)
+    state.guard = Guard(rules, graph.name, state.labels, graph.node, state.spent or {}, state.started_at, state.raised)
+    for visit in state.open.values():
+        if visit.begun:
+            visit.reserved = True
+            state.guard.reserve(visit.node)
+    _set_deadlines(state, out)
+
+
+def _still_raised(raised: dict[str, Decimal], before: Rules | None, now: Rules) -> dict[str, Decimal]:
+    """What was raised holds for the limit that it was raised from: who changes a policy, sets a new one."""
+    if not raised or before is None:
+        return {}
+    limits = {rule.label: rule.limit for rule in before.all}
+    same = {rule.label for rule in now.all if rule.limit is not None and rule.limit == limits.get(rule.label)}
+    return {label: number for label, number in raised.items() if label in same}
+
+
+def _set_deadlines(state: LifetimeState, out: list[Command]) -> None:
+    """Rules about elapsed time are judged when it has passed, even though nothing is recorded then."""
+    if state.guard is None or state.ending is not None:
+        return  # nothing is recorded after the end
+    entries: list[Event] = []
+    for label, due in state.guard.deadlines():
+        if due > LATEST:
+            continue  # no clock gets there
+        timer_id = f"{POLICY_TIMER}{label}:{state.policies_seq}:{state.resumes}"
+        state.timers[timer_id] = ""
+        data = {"timer_id": timer_id, "due": max(due, state.at), "purpose": "policy", "exec_id": ""}
+        entries.append(Event(f"{timer_id}:set", "timer_set", data))
+    if entries:
+        visits.record(state, tuple(entries), out)
+
+
+def count(state: LifetimeState, done: Execution, *, late: bool = False) -> Use | None:
+    """Counts what a record used; None when nothing needs it. `late`: it was superseded, and is no attempt more."""
+    guard, spent = state.guard, state.spent
+    if guard is None and spent is None:
+        return None
+    wanted = guard.measures(done.name) if guard is not None else ()
+    use = use_of(done, measures_of(done) if spent is not None else wanted, ran=not late and ran(done))
+    if not use.ran and done.telemetry is None:
+        return use
+    if spent is not None:
+        key = (done.name, (done.telemetry.model if done.telemetry is not None else None) or "")
+        kept = spent.get(key)
+        if kept is None:
+            kept = spent[key] = Spent()
+        kept.add(use, done.iteration)
+    if guard is not None:
+        guard.count(done, use)
+    return use
+
+
+def count_superseded(state: LifetimeState, event: Event) -> None:
+    """A result that came too late is applied to nothing, but what it used was used."""
+    if state.spent is not None or state.guard is not None:
+        count(state, msgspec.convert(event.data["execution"], Execution), late=True)
+
+
+def judge(state: LifetimeState, done: Execution, use: Use, out: list[Command]) -> Verdict | None:
+    """Has the verdicts over a record recorded; the one that is acted on, or None when it passes."""
+    guard = state.guard
+    if guard is None or state.ending is not None or state.doomed is not None:
+        return None
+    found = guard.recorded(done, use, state.at, lambda: router.condition_values(state, done))
+    visits.tell(state, found, out)
+    return strictest(found)
+
+
+def overdue(state: LifetimeState, out: list[Command]) -> None:
+    """The time has come at which a rule about elapsed time is to be judged."""
+    guard = state.guard
+    if guard is None or state.ending is not None or state.doomed is not None:
+        return
+    found = guard.overdue(state.at)
+    visits.tell(state, found, out, state.seq)  # it is about no execution: the entry that it comes from keeps it apart
+    breach = strictest(found)
+    if breach is None:
+        return
+    if breach.action == "pause_lifetime":
+        visits.pause(state, breach.rule.label, str(state.seq), breach.sentence, out)
+    elif breach.action == "abort_lifetime":
+        state.doomed = (breach.rule.label, breach.sentence)
+
+
+def refused(state: LifetimeState, event: Event, out: list[Command]) -> None:
+    """A dispatch was refused by a tenant's policy: the visit was not sent, and what the policy wants is done."""
+    data = event.data
+    visit = state.open.get(data["exec_id"])
+    if data["scope"] != "tenant" or data["at"] != "dispatch" or data["shadow"] or data["action"] == "warn":
+        return
+    # ready: rechecked during a pause
+    if visit is None or not visit.begun or visit.phase not in ("sent", "ready") or state.ending is not None:
+        return
+    if visit.exec_id in state.pending:
+        return
+    visit.phase, visit.begun = "ready", False
+    if visit.reserved:
+        visits.release(state, visit)
+    why = f"policy {data['policy']}: {data['reason']}"
+    visits.refuse(state, visit, data["action"], data["policy"], why, out)
+
+
+def resumed(state: LifetimeState, raised: Mapping[str, str], out: list[Command]) -> None:
+    """Somebody lets the lifetime go on, perhaps with limits that are higher from here on."""
+    state.resumes += 1
+    higher = {label: Decimal(number) for label, number in raised.items()}
+    state.raised.update(higher)
+    if state.guard is not None:
+        state.guard.settle_anew(higher)
+        if higher:
+            _set_deadlines(state, out)

@@ -1,0 +1,67 @@
+"""A PolicySet ready to be judged: conditions compiled, and for each lifetime those that concern it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tickwork.model.expressions import before_dispatch, compile_expression, raisable
+from tickwork.model.policy import PolicySet
+from tickwork.model.spending import EXECUTIONS, Quantity
+from tickwork.model.windows import first_minute
+
+if TYPE_CHECKING:
+    from tickwork.model.expressions import Aggregate, Limit
+    from tickwork.model.policy import Layered
+
+
+class Rule:
+    """One policy of a set, compiled."""
+
+    __slots__ = ("before_dispatch", "expression", "label", "layer", "limit", "match", "policy", "quantities")
+
+    def __init__(self, layered: Layered) -> None:
+        policy = layered.policy
+        self.label = layered.label
+        self.layer = layered.layer
+        self.policy = policy
+        self.match = policy.match
+        self.expression = compile_expression(policy.engine, policy.when, policy.scope)
+        first_minute(policy.window, 0)  # a time zone that this machine does not know is found now
+        self.before_dispatch = before_dispatch(self.expression)
+        """Whether it is judged before something is sent out; else only over what is recorded."""
+        self.limit: Limit | None = raisable(self.expression)
+        self.quantities = tuple([self._quantity(aggregate) for aggregate in self.expression.aggregates])
+        """For a tenant's policy: what each aggregate adds up."""
+
+    def _quantity(self, aggregate: Aggregate) -> Quantity:
+        return Quantity(aggregate.of or EXECUTIONS, self.match, self.policy.window)
+
+    def concerns(self, graph: str, labels: dict[str, str]) -> bool:
+        """Whether it is about lifetimes of this graph with these labels."""
+        return self.match.lifetime(graph, labels)
+
+
+class Rules:
+    """A compiled PolicySet. Raises ConditionError, MissingExtra for a set that does not compile."""
+
+    __slots__ = ("digest", "policies", "run", "tenants", "within")
+
+    def __init__(self, policies: PolicySet) -> None:
+        self.policies = policies
+        self.digest = policies.digest
+        found = [Rule(layered) for layered in policies.policies]
+        self.within = tuple([rule for rule in found if rule.policy.scope != "tenant"])
+        """Those of the scopes `execution` and `lifetime`, judged by the fold."""
+        self.tenants = tuple([rule for rule in found if rule.policy.scope == "tenant"])
+        """Those that are judged with the tenant's totals, before a dispatch."""
+        self.run = PolicySet(policies=tuple([layered for layered in policies.policies if layered.layer == "run"]))
+        """What was given to one lifetime alone, and stays with it when the others are loaded anew."""
+
+    @property
+    def all(self) -> tuple[Rule, ...]:
+        """All rules, of the layers' order within each half."""
+        return self.within + self.tenants
+
+    def named(self, name: str) -> list[Rule]:
+        """The rules with this label, or, without a layer, with this name."""
+        return [rule for rule in self.all if name in (rule.label, rule.policy.name)]
