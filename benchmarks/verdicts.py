@@ -1,17 +1,23 @@
-"""What one verdict costs: ten policies judged over a record and over a dispatch, in microseconds.
+"""What policies cost: one verdict in microseconds, and W2 with ten of them beside W2 without.
 
-    python -m benchmarks.verdicts
+    python -m benchmarks.verdicts                  the Guard alone, as the fold calls it: no store, no bus
+    python -m benchmarks.verdicts --w2 --reps 5    W2: with no policies, ten, ten and a tenant's budget
 
-Nine budgets and one condition that reads the result, as a careful installation would have them. No store, no bus: the
-Guard alone, as the fold calls it. `count` is what a record costs before it is judged.
+The ten are nine limits of a lifetime and one condition that reads a result, as a careful installation would have them.
+`count` is what a record costs before it is judged. None is ever breached.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from benchmarks.measure import Sizes, repetition
 from tickwork.formats.policies import read_policies
 from tickwork.model.graph import Maximum, Node
 from tickwork.model.policy import PolicySet, effective
@@ -32,8 +38,10 @@ policies:
   - {name: input, when: sum(tokens_in) > 9000000 || sum(tokens_out) > 9000000, action: pause_lifetime}
   - {name: model, when: sum(cost_usd) > 100, action: pause_lifetime, match: {model: "big-*"}}
   - {name: long, when: elapsed() > 86400, action: abort_lifetime}
-  - {name: shell, scope: execution, when: "result.command.contains('rm -rf')", action: reject_execution}
-"""
+  - {name: shell, scope: execution, when: "result.text.contains('rm -rf')", action: reject_execution, match: {name: work}}
+"""  # noqa: E501 - one policy a line
+
+TENANT = TEN + "  - {name: daily, scope: tenant, window: 24h, when: sum(cost_usd) > 50, action: pause_lifetime}\n"
 
 TIMES = 20_000
 
@@ -49,14 +57,47 @@ def microseconds(work: Callable[[], object]) -> float:
     return statistics.median(rounds)
 
 
+def whole(reps: int, scale: float) -> None:
+    """W2 by turns, medians, and what is lost."""
+    sets = {"none": "", "ten": TEN, "ten and a tenant's": TENANT}
+    found: dict[str, list[float]] = {name: [] for name in sets}
+    with tempfile.TemporaryDirectory(prefix="tickwork-policies-") as folder:
+        for number, text in enumerate(sets.values()):
+            (Path(folder) / f"{number}.yaml").write_text(text)
+        for _ in range(reps):
+            for number, (name, text) in enumerate(sets.items()):
+                os.environ.pop("TICKWORK_POLICIES", None)
+                if text:
+                    os.environ["TICKWORK_POLICIES"] = str(Path(folder) / f"{number}.yaml")
+                found[name].append(repetition(Sizes(scale=scale).job("W2"))["steps/s"])
+    plain = statistics.median(found["none"])
+    for name, values in found.items():
+        lost = 1 - statistics.median(values) / plain
+        low, high = min(values), max(values)
+        print(f"{name:20} {statistics.median(values):10,.0f} steps/s  ({low:,.0f} to {high:,.0f})  lost {lost:6.1%}")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--w2", action="store_true")
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0)
+    given = parser.parse_args()
+    if given.w2:
+        whole(given.reps, given.scale)
+    else:
+        alone()
+
+
+def alone() -> None:
+    """The Guard alone."""
     rules = Rules(PolicySet(policies=effective((read_policies(TEN),), "default", "loop").policies))
     nodes = {
         "work": Node(name="work", kind="task", maximum=Maximum(tokens=2_000)),
         "again": Node(name="again", kind="plan"),
     }
     guard = Guard(rules, "loop", {}, nodes, {}, 0, {})
-    result = json_payload({"command": "ls", "text": "x" * 150})
+    result = json_payload({"text": "x" * 140})
     done = Execution(
         "e" * 24, "task", "work", "", 3, 1, (), "again->work", 0, 1_000, 2_000, "SUCCEEDED", "w python", result, None,
         Telemetry(100, 50, 150, 1_000_000, "small"),
@@ -64,7 +105,7 @@ def main() -> None:
     facts = {"result": payload_value(result), "telemetry": {}, "header": {}, "lifetime": {}}
 
     def record() -> None:
-        use = use_of(done, guard.measures("work"), ran=True)
+        use = use_of(done, guard.measures(done), ran=True)
         guard.count(done, use)
         guard.recorded(done, use, 5_000_000, lambda: facts)
 
@@ -73,7 +114,7 @@ def main() -> None:
         guard.reserve("work")
         guard.reserve("work", -1)
 
-    counting = microseconds(lambda: guard.count(done, use_of(done, guard.measures("work"), ran=True)))
+    counting = microseconds(lambda: guard.count(done, use_of(done, guard.measures(done), ran=True)))
     whole, sending = microseconds(record), microseconds(dispatch)
     print(f"count     {counting:6.1f} us")
     print(f"record    {whole:6.1f} us  (counted and judged by ten policies)")

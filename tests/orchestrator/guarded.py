@@ -18,6 +18,7 @@ from tickwork.model.policy import PolicySet, effective
 from tickwork.model.records import Error, Event, Execution, LogEntry, Telemetry, json_payload
 from tickwork.orchestrator.fold import fold, outstanding
 from tickwork.orchestrator.forking import Replacement, forked_log
+from tickwork.orchestrator.guardrails.counters import share
 from tickwork.orchestrator.guardrails.rules import Rules
 from tickwork.orchestrator.replay import ENDS, Replayed, replay
 from tickwork.orchestrator.state import CancelRunning, Dispatch, LifetimeState, Record, Visit
@@ -185,5 +186,5 @@ def check(state: LifetimeState) -> None:
     for watch in guard.watches:
         nodes = state.topology.nodes
         held = [v for v in state.open.values() if v.reserved and watch.rule.match.node(nodes[v.node].kind, v.node)]
-        for counter in watch.counters:
-            assert counter.reserved == sum(counter.share(nodes[v.node].maximum) for v in held)
+        for counter, aggregate in zip(watch.counters, watch.rule.expression.aggregates, strict=True):
+            assert counter.reserved == sum(share(aggregate, nodes[v.node].maximum) for v in held)

@@ -29,7 +29,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     (GROUPS[1], "graph", "tickwork.cli.graph:app", "Validate, show, convert and register graphs."),
     (GROUPS[2], "lifetimes", "tickwork.cli.lifetimes:app", "List, read, watch, pause, resume, abort and answer runs."),
     (GROUPS[2], "inbox", "tickwork.cli.inbox:inbox", "Open questions to people, across all lifetimes."),
-    (GROUPS[2], "guardrails", "tickwork.cli.guardrails:app", "Policies: check, apply, list, show, remove."),
+    (GROUPS[2], "guardrails", "tickwork.cli.guardrails:app", "Policies: check, apply, list, show, remove, what-if."),
     (GROUPS[2], "usage", "tickwork.cli.usage:usage", "Tokens and money: what was used, how far budgets are used up."),
     (GROUPS[2], "metrics", "tickwork.cli.metrics:metrics", "What Prometheus may ask, in its text format."),
     (GROUPS[2], "dead-letters", "tickwork.cli.dead_letters:app", "What could not be handled: list, show, resend."),

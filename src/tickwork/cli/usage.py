@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 Key = Literal["graph", "node", "model", "day", "hour", "kind", "tenant", "edge"]
 OF_LIFETIME = ("kind", "node", "model", "edge", "hour", "day")
-_SPAN = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 WIDE = 100
 """Columns of a terminal that takes all columns of the tables."""
 
@@ -78,13 +75,15 @@ def usage(
     What was used before a result came too late, or before a lifetime was stopped, counts too. Child lifetimes count for
     themselves.
     """
+    from tickwork.cli.moments import moment, now
     from tickwork.cli.reach import NoHome, looking
     from tickwork.cli.run import read_labels
 
     wanted = _wanted(by, lifetime, edges=edges, filtered=bool(graph or label or since or until or all_tenants))
     labels = read_labels(label)
-    now = _now()
-    found = Found(wanted, _moment(since, "--since", now) or 0, _moment(until, "--until", now), lifetime)
+    at = now()
+    first = moment(since, "--since", at) if since else 0
+    found = Found(wanted, first, moment(until, "--until", at) if until else None, lifetime)
     tenant = None if all_tenants else place.tenant
 
     async def work() -> None:
@@ -130,28 +129,6 @@ def _wanted(by: str | None, lifetime: str | None, *, edges: bool, filtered: bool
     elif edges and "edge" not in words:
         words.append("edge")
     return tuple(cast("list[Key]", words))
-
-
-def _now() -> int:
-    from tickwork.clock import SystemClock
-
-    return SystemClock().now()
-
-
-def _moment(text: str | None, option: str, now: int) -> int | None:
-    """Microseconds of `30d` (so long ago), of a day or of a time. Raises Refusal."""
-    from datetime import UTC, datetime
-
-    if text is None:
-        return None
-    if span := _SPAN.fullmatch(text):
-        return max(0, now - int(span[1]) * _UNITS[span[2]] * 1_000_000)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refusal(f"{option} {text}: that is no time.", "Write 30d, 12h, 2026-11-01 or 2026-11-01T14:00.") from None
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max(0, int(moment.timestamp() * 1_000_000))
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------

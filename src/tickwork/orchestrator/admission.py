@@ -53,23 +53,22 @@ class Admission:
 
     def question(self, state: LifetimeState, visit: Visit) -> Question | None:
         """What has to be asked before this visit is sent; None: no tenant's policy has a say."""
-        graph = state.topology.graph
-        run = state.guard.rules.run if state.guard is not None else NO_POLICIES
+        graph, guard = state.topology.graph, state.guard
+        run = guard.rules.run if guard is not None else NO_POLICIES
         current = self._policies.current(state.tenant_id, graph.name, run)
         if not current.tenants:
             return None
         node = graph.node[visit.node]
-        rules = tuple([
-            rule
-            for rule in current.tenants
-            if rule.concerns(graph.name, state.labels) and rule.match.node(node.kind, node.name)
-        ])  # fmt: skip
+        if guard is not None and guard.rules is current:
+            rules, quantities = guard.tenants(visit.node)
+        else:
+            rules, quantities = current.layout(graph.name, state.labels, graph.node).stations[visit.node].asked
         if not rules:
             return None
         demand = Demand(
             state.tenant_id, state.lifetime_id, visit.exec_id, node.kind, node.name, graph.name, state.labels,
             node.maximum.tokens or 0, node.maximum.cost_nano_usd,
-            tuple([quantity for rule in rules for quantity in rule.quantities]),
+            quantities,
         )  # fmt: skip
         return Question(demand, rules, current.digest, state.raised, state.facts())
 
@@ -101,6 +100,8 @@ def _verdicts(question: Question, totals: Sequence[Total]) -> list[Verdict]:
             for aggregate in rule.expression.aggregates
         ]
         raised = question.raised.get(rule.label)
+        if raised is None and rule.ceiling is not None and amounts[0] <= rule.ceiling:  # type: ignore[operator]  # a sum
+            continue
         verdict = judged(rule, amounts, lambda: facts, raised, "dispatch", demand.exec_id, demand.node)
         if verdict is not None:
             found.append(verdict)

@@ -88,7 +88,7 @@ def count(state: LifetimeState, done: Execution, *, late: bool = False) -> Use |
     guard, spent = state.guard, state.spent
     if guard is None and spent is None:
         return None
-    wanted = guard.measures(done.name) if guard is not None else ()
+    wanted = guard.measures(done) if guard is not None else ()
     use = use_of(done, measures_of(done) if spent is not None else wanted, ran=not late and ran(done))
     if not use.ran and done.telemetry is None:
         return use
@@ -115,6 +115,8 @@ def judge(state: LifetimeState, done: Execution, use: Use, out: list[Command]) -
     if guard is None or state.ending is not None or state.doomed is not None:
         return None
     found = guard.recorded(done, use, state.at, lambda: router.condition_values(state, done))
+    if not found:
+        return None
     visits.tell(state, found, out)
     return strictest(found)
 

@@ -145,8 +145,10 @@ def _admitted(state: LifetimeState, opened: Visit, out: list[Command]) -> bool:
     found = guard.dispatched(
         opened.exec_id, opened.node, opened.iteration, state.at, lambda: {"lifetime": state.facts()}
     )
-    breach = strictest(found) if found else None
-    tell(state, found, out)
+    breach = None
+    if found:
+        breach = strictest(found)
+        tell(state, found, out)
     if breach is None:
         opened.reserved = True
         guard.reserve(opened.node)

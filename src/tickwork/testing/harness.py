@@ -11,12 +11,13 @@ What ran is replayed from its log, children included: a run that Tickwork would 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tickwork.clock import RandomIds
-from tickwork.errors import AnswerRefused, StoreCorrupt
+from tickwork.errors import AlreadyEnded, AnswerRefused, StoreCorrupt
 from tickwork.formats.policies import read_policies
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.records import Event, Execution
@@ -109,7 +110,8 @@ def run_graph(
                 if lifetime.ended:
                     break
                 if lifetime.status == "PAUSED" and resumes:
-                    await service.resume(lifetime_id, raised=resumes.pop(0))
+                    with contextlib.suppress(AlreadyEnded):  # by what was in flight
+                        await service.resume(lifetime_id, raised=resumes.pop(0))
                     continue
                 if lifetime.status == "PAUSED" or not await cast.play(runtime, lifetime_id):
                     break

@@ -101,6 +101,10 @@ class Spent(msgspec.Struct):
             tally.add(value)
 
 
+NOTHING = Tally()
+"""Of counters that need none; never added to."""
+
+
 class Counter:
     """How one aggregate of one rule stands, over the nodes and models that the rule matches."""
 
@@ -113,7 +117,7 @@ class Counter:
         self.reserved = 0
         """What is in flight may add so much to it."""
         self.executions = 0
-        self.tally = Tally()
+        self.tally = NOTHING if aggregate.name in ("sum", "count", "iterations", "elapsed") else Tally()
         """Of avg and min: the measure, over so many executions."""
 
     def fill(self, node: str, spent: Spent) -> None:
@@ -188,11 +192,12 @@ class Counter:
             return max(0, iteration + 1 - self.level)
         return 0
 
-    def share(self, maximum: Maximum) -> int:
-        """The part of it that one execution of a node reserves while it is in flight."""
-        if self.name == "sum":
-            return declared(self.of, maximum)
-        return 1 if self.name == "count" else 0
+
+def share(aggregate: Aggregate, maximum: Maximum) -> int:
+    """The part of an aggregate that one execution of a node reserves while it is in flight."""
+    if aggregate.name == "sum":
+        return declared(aggregate.of, maximum)
+    return 1 if aggregate.name == "count" else 0
 
 
 def declared(measure: str, maximum: Maximum) -> int:

@@ -6,17 +6,16 @@ from what was spent until then, so it is itself a fold of the log.
 
 from __future__ import annotations
 
-from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tickwork.errors import TickworkError
-from tickwork.model.expressions.aggregates import scale_of, sentence, shown
-from tickwork.model.graph import Maximum
+from tickwork.model.expressions.aggregates import sentence, shown
 from tickwork.model.policy import STRICTNESS
 from tickwork.model.records import Event
 from tickwork.orchestrator.guardrails.counters import Counter
+from tickwork.orchestrator.guardrails.stations import ceiling, measures_of_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from tickwork.model.graph import Node
     from tickwork.model.policy import Action
     from tickwork.model.records import Execution
-    from tickwork.model.spending import Total
+    from tickwork.model.spending import Quantity, Total
     from tickwork.orchestrator.guardrails.counters import Spent, Use
     from tickwork.orchestrator.guardrails.rules import Rule, Rules
 
@@ -96,63 +95,33 @@ def strictest(verdicts: Iterable[Verdict]) -> Verdict | None:
 class Watch:
     """A rule in force for one lifetime, with its counters."""
 
-    __slots__ = ("ceiling", "counters", "measures", "rule", "standing")
+    __slots__ = ("ceiling", "counters", "rule", "standing")
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-        self.counters = [Counter(aggregate) for aggregate in rule.expression.aggregates]
-        self.measures = _measures(rule)
+    def __init__(self, rule: Rule, counters: list[Counter], ceiling: int | None) -> None:
+        self.rule, self.counters = rule, counters
+        self.ceiling = ceiling
+        """As `stations.ceiling`."""
         self.standing = False
         """Its condition held when it was last judged, and that is recorded."""
-        self.ceiling: int | None = None
-        """Of a rule that is nothing but an upper limit: the greatest amount, in kept units, that is still within it.
-        Most rules are, and most of the time they are kept; so that is found without asking the condition."""
-
-    def set_ceiling(self, raised: Decimal | None) -> None:
-        """Works the ceiling out, from the limit as it is now."""
-        limit = self.rule.limit
-        whole = limit is not None and self.rule.expression.single
-        if limit is None or not whole or self.rule.policy.scope == "execution":
-            return
-        if limit.aggregate.name not in ("sum", "count", "iterations", "max", "elapsed"):
-            return
-        number = (raised if raised is not None else limit.number) * scale_of(limit.aggregate)
-        self.ceiling = floor(number) if limit.comparison == ">" else ceil(number) - 1
-
-
-class Station:
-    """What the rules that match one node have to do with it, worked out once."""
-
-    __slots__ = ("budgets", "counted", "limits", "measures", "modelled", "others", "shares", "tenants", "timed")
-
-    def __init__(self, watches: Sequence[Watch], tenants: Sequence[Rule], maximum: Maximum) -> None:
-        self.modelled = tuple([watch for watch in watches if watch.rule.match.model])
-        """They count, and look at, executions of some models alone."""
-        plain = [watch for watch in watches if not watch.rule.match.model]
-        self.counted = tuple([counter for watch in plain for counter in watch.counters if counter.name != "elapsed"])
-        self.tenants = tuple([(rule, _measures(rule)) for rule in tenants])
-        """The tenant's rules, with what they add up: the ledger judges them; what it cannot add up is seen here."""
-        wanted = [measure for watch in watches for measure in watch.measures]
-        wanted += [measure for _, measures in self.tenants for measure in measures]
-        self.measures = tuple(dict.fromkeys(wanted))
-        limits = [(watch, watch.counters[0]) for watch in plain if watch.ceiling is not None]
-        self.limits = tuple([(watch, counter) for watch, counter in limits if counter.name != "elapsed"])
-        """Rules that are upper limits: seen at a glance."""
-        self.timed = tuple([watch for watch, counter in limits if counter.name == "elapsed"])
-        """Those of time."""
-        self.others = tuple([watch for watch in plain if watch.ceiling is None])
-        self.budgets = tuple([
-            watch for watch in watches if watch.rule.before_dispatch and watch.rule.policy.scope != "execution"
-        ])  # fmt: skip
-        """Rules that are judged before the node is sent out."""
-        shares = [(counter, counter.share(maximum)) for watch in watches for counter in watch.counters]
-        self.shares = tuple([(counter, share) for counter, share in shares if share])
 
 
 class Guard:
     """The rules that concern one lifetime, and how far it is from each."""
 
-    __slots__ = ("_nodes", "_stations", "_tenants", "digest", "raised", "rules", "started_at", "watches")
+    __slots__ = (
+        "_calm_dispatches",
+        "_calm_records",
+        "_counters",
+        "_layout",
+        "_moves",
+        "_nodes",
+        "_stations",
+        "digest",
+        "raised",
+        "rules",
+        "started_at",
+        "watches",
+    )
 
     def __init__(
         self,
@@ -167,80 +136,102 @@ class Guard:
         self.rules, self.digest = rules, rules.digest
         self._nodes = nodes
         self.started_at = started_at
-        self.watches = [Watch(rule) for rule in rules.within if rule.concerns(graph, labels)]
-        self._tenants = [rule for rule in rules.tenants if rule.concerns(graph, labels)]
-        self._stations: dict[str, Station] = {}
+        self._layout = layout = rules.layout(graph, labels, nodes)
+        self._stations = layout.stations
+        self._counters = counters = [Counter(aggregate) for aggregate in layout.aggregates]
+        starts = layout.starts
+        self.watches = [
+            Watch(rule, counters[starts[index] : starts[index + 1]], layout.ceilings[index])
+            for index, rule in enumerate(layout.rules)
+        ]
+        self._moves = 0
+        """What moved limits or verdicts so far. While it stands still, what was within its limits still is."""
+        self._calm_records: dict[str, int] = {}
+        self._calm_dispatches: dict[str, int] = {}
+        """By node: how far things had moved when all was found to be within."""
+        self.raised: dict[str, Decimal] = {}
         self._raise(raised)
         for (node, model), used in spent.items():
-            for watch in self._about(node):
+            for index in layout.about(nodes.get(node), node):
+                watch = self.watches[index]
                 if watch.rule.match.of_model(model):
                     for counter in watch.counters:
                         counter.fill(node, used)
 
-    def _about(self, node: str) -> list[Watch]:
-        """The watches that match this node."""
-        kind = self._nodes[node].kind if node in self._nodes else ""
-        return [watch for watch in self.watches if watch.rule.match.node(kind, node)]
-
-    def _station(self, node: str) -> Station:
-        found = self._stations.get(node)
-        if found is None:
-            maximum = self._nodes[node].maximum if node in self._nodes else Maximum()
-            kind = self._nodes[node].kind if node in self._nodes else ""
-            tenants = [rule for rule in self._tenants if rule.match.node(kind, node)]
-            found = self._stations[node] = Station(self._about(node), tenants, maximum)
-        return found
-
     def _raise(self, raised: Mapping[str, Decimal]) -> None:
+        self._moves += 1
         self.raised = dict(raised)
-        for watch in self.watches:
-            watch.set_ceiling(raised.get(watch.rule.label))
+        for watch, plain in zip(self.watches, self._layout.ceilings, strict=True):
+            number = raised.get(watch.rule.label) if raised else None
+            watch.ceiling = plain if number is None else ceiling(watch.rule, number)
 
     def reads_result(self, node: str) -> bool:
         """Whether a policy looks at what this node returns."""
-        station = self._station(node)
-        return any("result" in watch.rule.expression.reads for watch in (*station.others, *station.modelled))
+        return self._stations[node].reads_result
 
-    def measures(self, node: str) -> tuple[str, ...]:
-        """What of a record of this node the rules want measured."""
-        return self._station(node).measures
+    def tenants(self, node: str) -> tuple[tuple[Rule, ...], tuple[Quantity, ...]]:
+        """The tenant's rules that match a node, and what they add up."""
+        return self._stations[node].asked
+
+    def measures(self, done: Execution) -> tuple[str, ...]:
+        """What of a record the rules want measured."""
+        station = self._stations[done.name]
+        return station.measures if done.telemetry is not None else station.times
 
     # -- what is recorded ---------------------------------------------------------------------------------------------
 
     def count(self, done: Execution, use: Use) -> None:
         """Adds a record to what the rules count."""
-        station = self._station(done.name)
-        for counter in station.counted:
-            counter.add(done, use)
+        station = self._stations[done.name]
+        counters = self._counters
+        if use.amounts or station.iterations or station.modelled:
+            self._moves += 1
+        if use.amounts:
+            for measure, place in station.sums:
+                counters[place].level += use.amounts.get(measure, 0)
+        if use.ran:
+            for place in station.counts:
+                counters[place].level += 1
+            for place in station.iterations:
+                if done.iteration >= counters[place].level:
+                    counters[place].level = done.iteration + 1
+        for place in station.spreads:
+            counters[place].add(done, use)
         if station.modelled:
             model = _model(done)
-            for watch in station.modelled:
-                if watch.rule.match.of_model(model):
-                    for counter in watch.counters:
+            for index in station.modelled:
+                if self.watches[index].rule.match.of_model(model):
+                    for counter in self.watches[index].counters:
                         counter.add(done, use)
 
     def recorded(self, done: Execution, use: Use, now: int, facts: Callable[[], Mapping[str, Any]]) -> list[Verdict]:
         """Judges a record that was counted. `now` in us; `facts` gives what conditions read of it."""
-        station = self._station(done.name)
-        found: list[Verdict] = []
-        for watch, counter in station.limits:
-            if counter.level > watch.ceiling or use.faults:  # type: ignore[operator]  # these have one
+        station = self._stations[done.name]
+        counters, watches, found = self._counters, self.watches, list[Verdict]()
+        calm = self._calm_records.get(done.name) == self._moves and not use.faults
+        within = True
+        for index, place in station.limits if calm else station.all_limits:
+            watch = watches[index]
+            if counters[place].level > watch.ceiling or use.faults:  # type: ignore[operator]  # these have one
+                within = False
                 self._judge_record(watch, done, use, now, facts, found)
             elif watch.standing:
                 watch.standing = False
-        for watch in station.timed:
-            if now - self.started_at > watch.ceiling:  # type: ignore[operator]  # these have one
-                self._judge_record(watch, done, use, now, facts, found)
-        for watch in station.others:
-            self._judge_record(watch, done, use, now, facts, found)
+        for index in station.timed:
+            if now - self.started_at > watches[index].ceiling:  # type: ignore[operator]  # these have one
+                self._judge_record(watches[index], done, use, now, facts, found)
+        for index in station.others if calm else station.all_others:
+            self._judge_record(watches[index], done, use, now, facts, found)
+        if not calm and within and not any(watches[index].standing for index in station.still):
+            self._calm_records[done.name] = self._moves
         if station.modelled:
             model = _model(done)
-            for watch in station.modelled:
-                if watch.rule.match.of_model(model):
-                    self._judge_record(watch, done, use, now, facts, found)
+            for index in station.modelled:
+                if watches[index].rule.match.of_model(model):
+                    self._judge_record(watches[index], done, use, now, facts, found)
         if use.faults:
-            for rule, measures in station.tenants:
-                fault = next((use.faults[name] for name in measures if name in use.faults), None)
+            for rule, wanted in station.tenants:
+                fault = next((use.faults[name] for name in wanted if name in use.faults), None)
                 if fault is not None and rule.match.of_model(_model(done)):
                     found.append(_unknown(rule, "record", done.exec_id, done.name, fault))
         return found
@@ -262,7 +253,9 @@ class Guard:
             amounts = [counter.only(done, use) for counter in watch.counters]
         else:
             amounts = [counter.amount(now - self.started_at) for counter in watch.counters]
-        fault = next((use.faults[name] for name in watch.measures if name in use.faults), None)
+        fault = None
+        if use.faults:
+            fault = next((use.faults[name] for name in measures_of_rule(rule) if name in use.faults), None)
         verdict = self._judge(watch, "record", done.exec_id, done.name, amounts, facts, fault)
         if verdict is not None and (alone or self._news(watch, verdict)):
             found.append(verdict)
@@ -295,19 +288,51 @@ class Guard:
         self, exec_id: str, node: str, iteration: int, now: int, facts: Callable[[], Mapping[str, Any]]
     ) -> list[Verdict]:
         """Judges a dispatch as if all that is in flight, and it too, were recorded with the most they may use."""
-        found: list[Verdict] = []
+        station = self._stations[node]
+        counters, watches = self._counters, self.watches
+        near: list[int] = []
+        calm = self._calm_dispatches.get(node) == self._moves
+        for index, place, part in station.budgets if calm else station.all_budgets:
+            watch, counter = watches[index], counters[place]
+            if counter.level + counter.reserved + part > watch.ceiling:  # type: ignore[operator]  # these have one
+                near.append(index)
+            elif watch.standing:
+                watch.standing = False
+        if not calm and not near:
+            self._calm_dispatches[node] = self._moves
+        for index, place in station.turns:
+            watch = watches[index]
+            if max(counters[place].level, iteration + 1) > watch.ceiling:  # type: ignore[operator]  # these have one
+                near.append(index)
+            elif watch.standing:
+                watch.standing = False
+        for index in station.clocks:
+            watch = watches[index]
+            if now - self.started_at > watch.ceiling:  # type: ignore[operator]  # these have one
+                near.append(index)
+            elif watch.standing:
+                watch.standing = False
+        if not near and not station.weighed:
+            return []
+        asked = [watches[index] for index in sorted([*near, *station.weighed])]
+        return self._weighed(asked, exec_id, node, iteration, now, facts)
+
+    def _weighed(
+        self,
+        watches: Sequence[Watch],
+        exec_id: str,
+        node: str,
+        iteration: int,
+        now: int,
+        facts: Callable[[], Mapping[str, Any]],
+    ) -> list[Verdict]:
+        """The verdicts of these rules over a dispatch, by their conditions."""
         maximum = self._nodes[node].maximum
-        for watch in self._station(node).budgets:
-            counters = watch.counters
-            if watch.ceiling is not None:
-                counter = counters[0]
-                ahead = counter.level + counter.step(node, iteration, maximum)
-                if (ahead if counter.name != "elapsed" else now - self.started_at) <= watch.ceiling:
-                    watch.standing = False
-                    continue
+        found: list[Verdict] = []
+        for watch in watches:
             amounts: list[Amount] = [
                 now - self.started_at if c.name == "elapsed" else c.level + c.step(node, iteration, maximum)
-                for c in counters
+                for c in watch.counters
             ]
             verdict = self._judge(watch, "dispatch", exec_id, node, amounts, facts, None)
             if verdict is not None and self._news(watch, verdict):
@@ -316,8 +341,11 @@ class Guard:
 
     def reserve(self, node: str, times: int = 1) -> None:
         """Reserves the most that one execution of this node may use; `times` -1: gives it back."""
-        for counter, share in self._station(node).shares:
-            counter.reserved += times * share
+        station = self._stations[node]
+        if station.reserves:
+            self._moves += 1
+        for place, part in station.shares:
+            self._counters[place].reserved += times * part
 
     def settle_anew(self, raised: Mapping[str, Decimal]) -> None:
         """Somebody has looked and lets the lifetime go on: what stood is judged again, under the limits given now."""
@@ -352,6 +380,7 @@ class Guard:
         record, and each one that cannot be evaluated fails closed.
         """
         standing, watch.standing = watch.standing, True
+        self._moves += 1
         if not standing or not verdict.enforced:
             return not standing
         return verdict.failed or verdict.action != "pause_lifetime" or not watch.rule.before_dispatch
@@ -379,11 +408,6 @@ def judged(
 
 def _unknown(rule: Rule, at: Place, exec_id: str, node: str, fault: str) -> Verdict:
     return Verdict(rule, at, exec_id, node, {}, f"it cannot be evaluated: {fault}", failed=True)
-
-
-def _measures(rule: Rule) -> tuple[str, ...]:
-    """What a rule adds up."""
-    return tuple([each.of for each in rule.expression.aggregates if each.of and each.name != "iterations"])
 
 
 def _model(done: Execution) -> str:

@@ -8,16 +8,23 @@ from tickwork.model.expressions import before_dispatch, compile_expression, rais
 from tickwork.model.policy import PolicySet
 from tickwork.model.spending import EXECUTIONS, Quantity
 from tickwork.model.windows import first_minute
+from tickwork.orchestrator.guardrails.stations import Layout, ceiling
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tickwork.model.expressions import Aggregate, Limit
+    from tickwork.model.graph import Node
     from tickwork.model.policy import Layered
+
+LAYOUTS = 256
+"""Layouts that a set remembers."""
 
 
 class Rule:
     """One policy of a set, compiled."""
 
-    __slots__ = ("before_dispatch", "expression", "label", "layer", "limit", "match", "policy", "quantities")
+    __slots__ = ("before_dispatch", "ceiling", "expression", "label", "layer", "limit", "match", "policy", "quantities")
 
     def __init__(self, layered: Layered) -> None:
         policy = layered.policy
@@ -30,6 +37,8 @@ class Rule:
         self.before_dispatch = before_dispatch(self.expression)
         """Whether it is judged before something is sent out; else only over what is recorded."""
         self.limit: Limit | None = raisable(self.expression)
+        self.ceiling = ceiling(self, None)
+        """Of a rule that is nothing but an upper limit: the greatest amount within it, in kept units."""
         self.quantities = tuple([self._quantity(aggregate) for aggregate in self.expression.aggregates])
         """For a tenant's policy: what each aggregate adds up."""
 
@@ -44,7 +53,7 @@ class Rule:
 class Rules:
     """A compiled PolicySet. Raises ConditionError, MissingExtra for a set that does not compile."""
 
-    __slots__ = ("digest", "policies", "run", "tenants", "within")
+    __slots__ = ("_choosy", "_layouts", "digest", "policies", "run", "tenants", "within")
 
     def __init__(self, policies: PolicySet) -> None:
         self.policies = policies
@@ -56,6 +65,22 @@ class Rules:
         """Those that are judged with the tenant's totals, before a dispatch."""
         self.run = PolicySet(policies=tuple([layered for layered in policies.policies if layered.layer == "run"]))
         """What was given to one lifetime alone, and stays with it when the others are loaded anew."""
+
+        self._choosy = any(rule.match.graph or rule.match.labels for rule in found)
+        self._layouts: dict[tuple[int, tuple[bool, ...]], Layout] = {}
+
+    def layout(self, graph: str, labels: dict[str, str], nodes: Mapping[str, Node]) -> Layout:
+        """The rules for lifetimes of a graph with these labels, laid out over its nodes."""
+        concerned = tuple([rule.concerns(graph, labels) for rule in self.all]) if self._choosy else ()
+        key = (id(nodes), concerned)  # the layout holds the nodes, so their id stays theirs
+        found = self._layouts.get(key)
+        if found is None:
+            if len(self._layouts) >= LAYOUTS:
+                self._layouts.clear()
+            within = [rule for rule in self.within if rule.concerns(graph, labels)]
+            tenants = [rule for rule in self.tenants if rule.concerns(graph, labels)]
+            found = self._layouts[key] = Layout(within, tenants, nodes)
+        return found
 
     @property
     def all(self) -> tuple[Rule, ...]:

@@ -43,7 +43,7 @@ from tickwork.testing.simulation.network import Network
 from tickwork.testing.simulation.people import PATIENCE, Person
 from tickwork.testing.simulation.process import SimulatedProcess, expected
 from tickwork.testing.simulation.scheduler import SimulatedLoop, Stuck
-from tickwork.testing.simulation.stores import Blobs, Database
+from tickwork.testing.simulation.stores import LONGEST_STALL, Blobs, Database
 from tickwork.testing.simulation.tenants import Journal
 from tickwork.testing.simulation.trace import LogReader, Trace
 from tickwork.testing.simulation.usercode import Ledger, bind_leaf, bind_pooled
@@ -370,6 +370,8 @@ class World:
         await self._until(REST, self._unrest, "is neither at its end nor waiting for anything named")
         await self._until(REST, lambda: checkers.rows_that_lie(self), "is not what its log says", invariant="I11")
         await self._until(END, self._open, "does not end although all it waits for is done", helping=True)
+        if self.unreadable:
+            await asyncio.sleep(LONGEST_STALL)  # noqa: TID251 - virtual time, for a letter whose store stalls
         for tenant in self.tenants:
             self.dead_letters += len(await self.database.store.dead_letters(tenant, 1000))
         await checkers.check_all(self)
