@@ -6,7 +6,8 @@ what is raised; `tickwork.testing.conformance` proves it for every adapter. Capa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -327,6 +328,15 @@ Judge: TypeAlias = "Callable[[Demand, Sequence[Total]], T | None]"
 """Why a demand is refused; None: it is admitted. Pure and quick: it is called inside the atomic step."""
 
 
+class Over(Enum):
+    """Neither refused nor admitted: the execution is recorded, or its lifetime has ended. It is not sent out."""
+
+    OVER = "over"
+
+
+OVER: Final = Over.OVER
+
+
 class Ledger(Protocol):
     """What tenants have used and reserved. Implemented by the adapter that is the StateStore.
 
@@ -336,8 +346,10 @@ class Ledger(Protocol):
     with a `reconciled` event that has it run again.
     """
 
-    async def admit(self, demands: Sequence[Demand], judge: Judge[T]) -> list[T | None]:
-        """Judges demands one after the other in one atomic step, and reserves for those that are admitted.
+    async def admit(self, demands: Sequence[Demand], judge: Judge[T]) -> list[T | Over | None]:
+        """Judges demands one after the other in one atomic step, and reserves for those that are admitted (None).
+
+        OVER, unjudged, for one that is recorded already or whose lifetime has ended: whoever asks is behind.
 
         A reservation is keyed by exec id and counts in the Totals of every Quantity that matches it, for any later
         demand. One that is reserved already is admitted without being judged again. Reservations may be forgotten

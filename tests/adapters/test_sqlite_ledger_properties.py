@@ -16,7 +16,7 @@ from tickwork.adapters.state.sqlite import SqliteStore
 from tickwork.model.policy import Calendar, Match, Window
 from tickwork.model.records import Error, Event, Execution
 from tickwork.model.spending import Quantity, Total, UsageQuery
-from tickwork.ports import Demand
+from tickwork.ports import OVER, Demand
 from tickwork.testing.conformance import SettableClock
 from tickwork.testing.conformance.admission import demand
 from tickwork.testing.conformance.specimens import append, lifetime, started
@@ -231,7 +231,10 @@ class LedgerMachine(RuleBasedStateMachine):
         for one, answer in zip(demands, answers, strict=True):
             key = (one.tenant_id, one.exec_id)
             of = next(n for n, life in enumerate(LIVES) if life.lifetime_id == one.lifetime_id)
-            if key in self.naive.held or (of, one.exec_id) in self.naive.seen or of in self.naive.ended:
+            if (of, one.exec_id) in self.naive.seen or of in self.naive.ended:
+                assert answer is OVER
+                continue
+            if key in self.naive.held:
                 assert answer is None
                 continue
             totals = [self.naive.total(one.tenant_id, quantity, self.clock.now()) for quantity in about]

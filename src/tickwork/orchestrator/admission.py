@@ -14,7 +14,7 @@ import msgspec
 from tickwork.model.spending import EXECUTIONS
 from tickwork.orchestrator.guardrails.judging import Verdict, judged, strictest, tenant_amount
 from tickwork.orchestrator.policies import NO_POLICIES
-from tickwork.ports import Demand
+from tickwork.ports import OVER, Demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +39,10 @@ class Question(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What was said: whether it may be sent, and the verdicts to record."""
+    """What was said: whether it may be sent, or is over and nothing is to be done, and the verdicts to record."""
 
     admitted: bool
+    over: bool
     verdicts: list[Verdict]
 
 
@@ -83,7 +84,7 @@ class Admission:
 
         refusals = await self._ledger.admit([question.demand for question in questions], judge)
         return [
-            Answer(refusal is None, said.get(question.demand.exec_id, []))
+            Answer(refusal is None, refusal is OVER, said.get(question.demand.exec_id, []))
             for question, refusal in zip(questions, refusals, strict=True)
         ]
 

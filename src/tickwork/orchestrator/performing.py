@@ -155,7 +155,7 @@ class Performer:
                 entries.append(verdict.event(question.digest, number))
             if answer.admitted:
                 entries += await self._send_out(state, visit)
-            else:
+            elif not answer.over:
                 self.refused += 1
             if entries:
                 append = Append(state.tenant_id, state.lifetime_id, tuple(entries))

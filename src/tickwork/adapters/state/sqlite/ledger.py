@@ -17,6 +17,7 @@ from tickwork.adapters.state.sqlite.transaction import AppendUnit
 from tickwork.adapters.state.sqlite.usage import settled, sum_up
 from tickwork.model.lifetime import TERMINAL
 from tickwork.model.tallies import Balances, Reservation, Uses
+from tickwork.ports import OVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tickwork.adapters.state.sqlite.transaction import Transaction, Unit
     from tickwork.model.spending import Quantity, Total
     from tickwork.model.tallies import Tally
-    from tickwork.ports import Clock, Demand, Judge
+    from tickwork.ports import Clock, Demand, Judge, Over
 
 T = TypeVar("T")
 
@@ -64,11 +65,11 @@ class SqliteLedger:
         if not labels <= self._transaction.tracked:
             self._transaction.tracked |= labels
 
-    async def admit(self, commits: GroupCommit, demands: Sequence[Demand], judge: Judge[T]) -> list[T | None]:
+    async def admit(self, commits: GroupCommit, demands: Sequence[Demand], judge: Judge[T]) -> list[T | Over | None]:
         """Judges and reserves, see the port. When the judge raises, nothing of this call stays reserved.
 
-        An execution that is recorded already, or whose lifetime has ended, is admitted without being judged, and
-        nothing is reserved for it: there is nobody who would release it.
+        For an execution that is recorded already, or whose lifetime has ended, nothing is reserved: there is nobody
+        who would release it.
         """
         asked: dict[str, list[Quantity]] = {}
         for demand in demands:
@@ -79,7 +80,7 @@ class SqliteLedger:
         await self._prepare(commits, asked)
         # From here on there is no await: no commit and no other judging comes between.
         made: list[Demand] = []
-        answers: list[T | None] = []
+        answers: list[T | Over | None] = []
         try:
             for demand in demands:
                 answers.append(self._judge(demand, judge, made))  # noqa: PERF401 - what was made is undone on errors
@@ -94,8 +95,10 @@ class SqliteLedger:
         await self._prepare(commits, {tenant_id: list(quantities)})
         return self._balances.totals(tenant_id, quantities)
 
-    def _judge(self, demand: Demand, judge: Judge[T], made: list[Demand]) -> T | None:
-        if self._balances.reserved(demand.tenant_id, demand.exec_id) or self._settled(demand):
+    def _judge(self, demand: Demand, judge: Judge[T], made: list[Demand]) -> T | Over | None:
+        if self._settled(demand):
+            return OVER
+        if self._balances.reserved(demand.tenant_id, demand.exec_id):
             return None
         refusal = judge(demand, self._balances.totals(demand.tenant_id, demand.quantities))
         if refusal is None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tickwork.model.messages import Append, DeadLetter
     from tickwork.model.records import LogEntry
     from tickwork.model.spending import Quantity, UsageQuery
-    from tickwork.ports import Appended, Clock, Demand, Judge, LifetimeQuery, StoredGraph, StoredPolicies
+    from tickwork.ports import Appended, Clock, Demand, Judge, LifetimeQuery, Over, StoredGraph, StoredPolicies
 
 T = TypeVar("T")
 
@@ -256,7 +256,7 @@ class SqliteStore:
         rows = self._rows("get_policy_set", (digest,)) if self._has_usage() else []
         return bytes(rows[0][0]) if rows else None
 
-    async def admit(self, demands: Sequence[Demand], judge: Judge[T]) -> list[T | None]:
+    async def admit(self, demands: Sequence[Demand], judge: Judge[T]) -> list[T | Over | None]:
         """Judges demands in order, in one atomic step, and reserves for those that are admitted."""
         if self._ledger is None or self._commits is None:
             raise self._not_writing("nothing was admitted")
