@@ -11,16 +11,16 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 # Two workers: the size of the machine that CI has.
-QUICK := $(PY) -m pytest -n 2 -m "not slow"
+QUICK := $(PY) -m pytest -n 2 -m "not slow and not servers"
 # One at a time: these kill processes, fill disks and measure.
-SLOW := $(PY) -m pytest -m slow
+SLOW := $(PY) -m pytest -m "slow and not servers"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-all check format sim sim-long sim-core crash-sweep faults bench docs clean
+.PHONY: help setup demo test test-slow test-servers test-all check format sim sim-long sim-core crash-sweep faults bench docs services services-down clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.stamp-dev  ## make .venv with everything that a developer needs
 
@@ -32,6 +32,9 @@ test: setup  ## the quick tests, under five minutes
 
 test-slow: setup $(VENV)/.stamp-examples  ## only the slow tests: kill -9, big fan-outs, long loops
 	$(SLOW)
+
+test-servers: setup  ## the adapters of the cloud profile on real servers, which dev/services starts
+	urls=$$(dev/services up) && eval "$$urls" && $(PY) -m pytest -m servers
 
 test-all: test test-slow  ## the quick tests, then the slow ones
 
@@ -66,6 +69,12 @@ bench: setup  ## measure this machine: workloads, the floor, the ratio
 
 docs: setup  ## run every snippet of the documentation
 	$(PY) -m pytest tests/docs
+
+services:  ## start Kafka, PostgreSQL, Redis and S3 on this machine and print their URLs (docs/services.md)
+	@dev/services up
+
+services-down:  ## end them
+	@dev/services down
 
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwork.errors import UsageError
+from tickwork.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,16 @@ def _memory_bus(_url: str, _clock: Clock) -> EventBus:
     return MemoryBus()
 
 
+def _kafka(url: str, clock: Clock) -> EventBus:
+    try:
+        from tickwork.adapters.bus.kafka import KafkaBus
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise MissingExtra("a Kafka bus needs the extra kafka: pip install 'tickwork[kafka]'") from None
+    return KafkaBus(url, clock)
+
+
 def _sqlite(url: str, clock: Clock, *, readonly: bool = False) -> StateAdapter:
     from tickwork.adapters.state.sqlite import SqliteStore
 
@@ -41,10 +51,32 @@ def _sqlite(url: str, clock: Clock, *, readonly: bool = False) -> StateAdapter:
     return SqliteStore(path, clock, readonly=readonly)
 
 
+def _postgres(url: str, clock: Clock, *, readonly: bool = False) -> StateAdapter:
+    try:
+        from tickwork.adapters.state.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise MissingExtra("a Postgres database needs the extra postgres: pip install 'tickwork[postgres]'") from None
+    return PostgresStore(url, clock, readonly=readonly)
+
+
 def _files(url: str, _clock: Clock) -> BlobStore:
     from tickwork.adapters.blob.fs import FileBlobs
 
     return FileBlobs(Path(url.removeprefix("file://")))
+
+
+def _objects(url: str, clock: Clock) -> BlobStore:
+    from tickwork.adapters.blob.objects import ObjectBlobs
+
+    return ObjectBlobs(url, clock)
+
+
+def _redis(url: str, clock: Clock) -> KVStore:
+    from tickwork.adapters.kv.redis import RedisKV
+
+    return RedisKV(url, clock)
 
 
 def _memory_kv(_url: str, clock: Clock) -> KVStore:
@@ -54,10 +86,10 @@ def _memory_kv(_url: str, clock: Clock) -> KVStore:
 
 
 SHIPPED: dict[str, dict[str, Callable[..., Any]]] = {
-    "bus": {"memory": _memory_bus},
-    "state": {"sqlite": _sqlite},
-    "blob": {"file": _files},
-    "kv": {"memory": _memory_kv},
+    "bus": {"memory": _memory_bus, "kafka": _kafka},
+    "state": {"sqlite": _sqlite, "postgresql": _postgres, "postgres": _postgres},
+    "blob": {"file": _files, "s3": _objects, "gs": _objects},
+    "kv": {"memory": _memory_kv, "redis": _redis, "rediss": _redis},
 }
 
 

@@ -1,0 +1,1 @@
+"""What `dev/services` is made of: four servers, where their files lie, and the two ways to run them."""

@@ -1,0 +1,190 @@
+"""Between a consumer's thread and the event loop: messages that wait to be received, and how far each partition is.
+
+One lock, held for moments. The thread puts, takes partitions away and commits; the loop takes and acknowledges.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from tickwork.ports import BusMessage, Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from confluent_kafka import Message
+
+    from tickwork.adapters.bus.kafka.progress import Progress
+
+MESSAGES: Final = 2048
+"""Messages that wait to be received; with more, or more bytes, no more are fetched until half of them are gone."""
+BYTES: Final = 16 * 1024 * 1024
+
+PARTITIONS: Final = 65536
+"""A delivery's offset is the message's, times this, and the partition."""
+
+
+class Inbox:
+    """What one subscription holds. `wake` is called, from the thread, when a receiver waits and there is something."""
+
+    def __init__(self, prefix: str, wake: Callable[[], None]) -> None:
+        self._prefix, self._wake = len(prefix), wake
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Progress, int, Delivery]] = deque()
+        self._bytes = 0
+        self._full = False
+        self._closing = False
+        self.hungry = False
+        """Whether a receiver waits; set by it, under no lock: a wake-up too many does no harm."""
+        self.parts: dict[tuple[str, int], Progress] = {}
+
+    # The thread's side
+
+    def put(self, messages: Iterable[Message]) -> None:
+        """Takes in what was fetched, unless its partition is not ours any more or it was acknowledged before."""
+        with self._changed:
+            for message in messages:
+                if self._closing:
+                    continue
+                topic = (message.topic() or "")[self._prefix :]
+                number, offset = message.partition() or 0, message.offset() or 0
+                progress = self.parts.get((topic, number))
+                if progress is None or progress.leaving or not progress.came(offset):
+                    continue
+                value = message.value() or b""
+                said = BusMessage((message.key() or b"").decode("utf-8", "replace"), value, _headers(message))
+                delivery = Delivery(topic, said, offset * PARTITIONS + number, redelivered=offset < progress.handed)
+                self._waiting.append((progress, offset, delivery))
+                self._bytes += len(value)
+            self._full = len(self._waiting) >= MESSAGES or self._bytes >= BYTES
+            if self.hungry and self._waiting:
+                self.hungry = False
+                self._wake()
+
+    @property
+    def full(self) -> bool:
+        """Whether enough wait to be received."""
+        return self._full
+
+    def wait_for_room(self, seconds: float) -> None:
+        """Blocks until it is not full any more, at most so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._full or self._closing, seconds)
+
+    def wait_for_close(self, seconds: float) -> None:
+        """Blocks so long, less when the subscription is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, seconds)
+
+    def adopt(self, parts: Iterable[Progress]) -> None:
+        """These partitions are ours from now on."""
+        with self._changed:
+            for progress in parts:
+                self.parts[progress.topic, progress.partition] = progress
+
+    def give_up(self, keys: Iterable[tuple[str, int]], patience: float) -> list[Progress]:
+        """Stops handing out from these partitions, and waits for what is in hand to be acknowledged."""
+        with self._changed:
+            going = [self.parts[key] for key in keys if key in self.parts]
+            for progress in going:
+                progress.leaving = True
+            kept = [item for item in self._waiting if not item[0].leaving]
+            self._waiting = deque(kept)
+            self._count()
+            self._changed.wait_for(lambda: self._closing or not any(p.in_hand for p in going), patience)
+            return going
+
+    def drop(self, parts: Iterable[Progress]) -> None:
+        """These are somebody else's now; what is acknowledged on them later is ignored."""
+        with self._changed:
+            for progress in parts:
+                self.parts.pop((progress.topic, progress.partition), None)
+
+    def moved(self) -> list[tuple[Progress, int, str]]:
+        """Where the partitions stand on which something was acknowledged since this was asked last."""
+        with self._changed:
+            stirred = [progress for progress in self.parts.values() if progress.stirred]
+        return self.standing(stirred)
+
+    def standing(self, parts: Iterable[Progress]) -> list[tuple[Progress, int, str]]:
+        """Where these stand: all before an offset is acknowledged, and what the next owner should know beside it."""
+        found = []
+        with self._changed:
+            for progress in parts:
+                progress.stirred = False
+                if progress.low >= 0:
+                    found.append((progress, progress.low, progress.note()))
+        return found
+
+    def not_committed(self, keys: Iterable[tuple[str, int]]) -> None:
+        """A commit of these failed: once more."""
+        with self._changed:
+            for key in keys:
+                progress = self.parts.get(key)
+                if progress is not None:
+                    progress.stirred = True
+
+    # The loop's side
+
+    def take(self, most: int) -> list[Delivery]:
+        """What waits, in order, at most so many: it is in the receiver's hands then."""
+        with self._changed:
+            waiting = self._waiting
+            taken: list[Delivery] = []
+            while waiting and len(taken) < most:
+                progress, offset, delivery = waiting.popleft()
+                progress.hand_out(offset)
+                self._bytes -= len(delivery.message.value)
+                taken.append(delivery)
+            if self._full:
+                self._count()
+            self.hungry = not taken
+        return taken
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Marks them as done, in any order. What is not in hand here is ignored."""
+        with self._changed:
+            leaving = False
+            for delivery in deliveries:
+                offset, number = divmod(delivery.offset, PARTITIONS)
+                progress = self.parts.get((delivery.topic, number))
+                if progress is not None and progress.ack(offset):
+                    leaving = leaving or progress.leaving
+            if leaving:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing more is handed out; whoever waits for room or for acknowledgements goes on."""
+        with self._changed:
+            self._closing = True
+            self._waiting.clear()
+            self._count()
+            self._changed.notify_all()
+
+    def behind(self, wanted: Callable[[str], bool], ends: Callable[[str], dict[int, int]]) -> int:
+        """Messages that are not acknowledged, on these topics' partitions that are ours."""
+        with self._changed:
+            return sum(
+                progress.behind(ends(topic).get(number, 0))
+                for (topic, number), progress in self.parts.items()
+                if wanted(topic)
+            )
+
+    def _count(self) -> None:
+        """After something was taken out: there is room again once half is gone."""
+        self._bytes = sum(len(item[2].message.value) for item in self._waiting)
+        self._full = self._full and (len(self._waiting) > MESSAGES // 2 or self._bytes > BYTES // 2)
+        if not self._full:
+            self._changed.notify_all()
+
+
+def _headers(message: Message) -> dict[str, str] | None:
+    pairs = message.headers()
+    if not pairs:
+        return None
+    return {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+        for name, value in (pairs.items() if isinstance(pairs, dict) else pairs)
+    }

@@ -1,0 +1,325 @@
+"""The thread of one subscription: it owns a consumer, and polls it for as long as the subscription lives.
+
+A group that the brokers do not know yet is founded before anybody joins it: its place on every topic is committed, and
+beside it a place on the announcements' topic, which says that the group exists. Brokers take such a commit only while
+a group has no members, so of several founders the last one before the first to join decides, and all agree. After
+that, a topic on which the group has no place is one that came later, and is read from its beginning. So nothing that
+is published after a subscription stands can be missed, whoever is there to read it.
+
+When a partition goes to another member, what is in hand has `handover` seconds to be acknowledged. When the receiver is
+slow, partitions are paused and polling goes on, so slow work never looks like a dead member.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_STORED,
+    Consumer,
+    KafkaException,
+    TopicPartition,
+)
+
+from tickwork.adapters.bus.kafka.failures import GONE, HAS_MEMBERS, HOPELESS, cause
+from tickwork.adapters.bus.kafka.names import NEWS
+from tickwork.adapters.bus.kafka.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from confluent_kafka import KafkaError, Message
+
+    from tickwork.adapters.bus.kafka.address import Address
+    from tickwork.adapters.bus.kafka.directory import Directory
+    from tickwork.adapters.bus.kafka.inbox import Inbox
+    from tickwork.ports import Clock
+
+log = logging.getLogger(__name__)
+
+POLL: Final = 0.05
+"""Seconds that a poll waits for a message: how soon the thread notices what the loop wants of it."""
+FETCH: Final = 500
+"""Messages taken from the client at once."""
+COMMIT: Final = 0.1
+"""Seconds between two commits: what a crash may have delivered again although it was acknowledged."""
+PAUSE: Final = 0.25
+"""Seconds that the inbox is full before partitions are paused: pausing throws away what the client has fetched."""
+LAG: Final = 1.0
+"""Seconds between two looks at how much is left to read."""
+ANSWER: Final = 5.0
+"""Seconds in which a broker answers."""
+TRIES: Final = 20
+"""How often founding a group is tried while brokers say that they are not ready for it."""
+
+
+class Member:
+    """Runs in a thread of its own. `group` empty: it reads every partition from now on and commits nothing."""
+
+    def __init__(
+        self, address: Address, directory: Directory, patterns: Sequence[str], group: str, clock: Clock, inbox: Inbox
+    ) -> None:
+        self._address, self._directory, self._patterns, self._clock = address, directory, patterns, clock
+        self._inbox, self._group = inbox, group
+        self._news = address.prefix + NEWS
+        self._topics: dict[str, int] = {}
+        self._assigned = self._paused = False
+        self._full_since: float | None = None
+        self._committed_at = self._looked_at = 0.0
+        self.renew = False
+        """Set when there are new topics."""
+        self.closing = False
+        settings: dict[str, Any] = {"on_commit": self._was_committed, "error_cb": self._note}
+        self._consumer = Consumer(address.consumer(address.prefix + (group or "watchers")) | settings)
+
+    def run(self, opened: Callable[[], None]) -> None:
+        """Lives until `closing`. Raises KafkaException when there is no use in going on."""
+        try:
+            self._topics = self._directory.matching(self._patterns)
+            if self._group:
+                self._join()
+            else:
+                self._surely(lambda: self._watch(self._topics, self._directory.ends(self._topics)))
+            opened()
+            while not self.closing:
+                self._turn()
+        finally:
+            self.closing = True
+            self._leave()
+
+    def _leave(self) -> None:
+        """Commits where everything stands, and leaves. In the middle of a rebalance that has to wait for its end."""
+        for _ in range(TRIES if self._group else 0):
+            failed = self._commit_last(list(self._inbox.parts.values()))
+            if failed is None or failed.code() not in HAS_MEMBERS:
+                break
+            self._consumer.consume(1, POLL)  # what comes is not ours any more; the callbacks are what it is for
+        if self._group and not self._inbox.parts:
+            # The client does not tell the brokers that a member leaves which has no partition, unless it is told to:
+            # the group would wait for it until its session is over.
+            self._consumer.unsubscribe()
+            self._consumer.consume(1, POLL)
+        self._consumer.close()
+
+    # Finding its place
+
+    def _surely(self, what: Callable[[], None]) -> None:
+        """Brokers need a moment for a topic or a group that is new to them: they are asked again."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                what()
+            except KafkaException as error:
+                if attempt == TRIES or cause(error).code() in HOPELESS or self.closing:
+                    raise
+                log.debug("%s finds its place a little later: %s", self._group or "a watcher", error)
+                self._inbox.wait_for_close(POLL * attempt)
+            else:
+                return
+
+    def _join(self) -> None:
+        self._surely(self._found)
+        self._subscribe()
+        until = self._clock.monotonic() + 2 * self._address.options.session_timeout
+        while not self._assigned and not self.closing:
+            self._turn()
+            if self._clock.monotonic() > until:
+                log.warning("a member of %s waits for its share; another one does not answer", self._group)
+                return
+
+    def _found(self) -> None:
+        """Gives a group that is not known its place on every topic. KafkaException."""
+        place = self._consumer.committed([TopicPartition(self._news, 0)], timeout=ANSWER)[0]
+        if place.error is not None:
+            raise KafkaException(place.error)
+        if place.offset >= 0:
+            return
+        offsets = [TopicPartition(*key, offset) for key, offset in self._directory.ends(self._topics).items()]
+        offsets.append(TopicPartition(self._news, 0, 0))
+        failed = self._committed_now(offsets)
+        if failed is not None and failed.code() not in HAS_MEMBERS:
+            raise KafkaException(failed)
+
+    def _subscribe(self) -> None:
+        names = [self._address.prefix + name for name in self._topics]
+        self._consumer.subscribe(
+            [*names, self._news], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _watch(self, topics: dict[str, int], starts: dict[tuple[str, int], int]) -> None:
+        """Reads these from now on; partitions that came later from their beginning."""
+        parts = [
+            Progress(name, number, starts.get((self._address.prefix + name, number), 0))
+            for name, count in topics.items()
+            for number in range(count)
+            if (name, number) not in self._inbox.parts
+        ]
+        self._inbox.adopt(parts)
+        if parts:
+            self._consumer.incremental_assign(
+                [TopicPartition(self._address.prefix + p.topic, p.partition, p.position) for p in parts]
+            )
+            if self._paused:
+                self._consumer.pause(self._ours())
+
+    def _renewed(self) -> None:
+        """There may be new topics."""
+        self.renew = False
+        topics = self._directory.matching(self._patterns)
+        before, self._topics = self._topics, topics
+        if not self._group:
+            self._watch(topics, {})
+        elif topics.keys() != before.keys():
+            self._subscribe()
+
+    # The client's callbacks, called while it is polled
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        wanted = [p for p in partitions if p.topic != self._news]
+        starts: list[TopicPartition] = []
+        parts: list[Progress] = []
+        for place in self._places(consumer, wanted):
+            start = place.offset if place.offset >= 0 or place.offset == OFFSET_STORED else OFFSET_BEGINNING
+            starts.append(TopicPartition(place.topic, place.partition, start))
+            note = (place.metadata or "") if start >= 0 else ""
+            name = place.topic.removeprefix(self._address.prefix)
+            parts.append(Progress(name, place.partition, max(start, -1), note))
+        self._inbox.adopt(parts)
+        news = [TopicPartition(self._news, p.partition, OFFSET_END) for p in partitions if p.topic == self._news]
+        consumer.incremental_assign(starts + news)
+        quiet = news + (starts if self._paused else [])
+        if quiet:
+            consumer.pause(quiet)
+        self._assigned = True
+        log.debug("%s has %d more partitions", self._group, len(parts))
+
+    def _places(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Where the group stands; left to the client (without the notes) when the brokers do not say so in time."""
+        if not partitions:
+            return []
+        try:
+            places = consumer.committed(partitions, timeout=ANSWER)
+        except KafkaException as error:
+            log.warning("where %s stands is not known yet: %s", self._group, error)
+            return [TopicPartition(p.topic, p.partition, OFFSET_STORED) for p in partitions]
+        for place in places:
+            if place.error is not None:
+                place.offset = OFFSET_STORED
+        return places
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        options = self._address.options
+        patience = 0.0 if self.closing else min(options.handover, options.max_poll_interval / 2)
+        going = self._inbox.give_up(self._keys(partitions), patience)
+        self._commit_last(going)
+        self._inbox.drop(going)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """They are somebody else's already: no waiting, nothing to commit."""
+        self._inbox.drop(self._inbox.give_up(self._keys(partitions), 0.0))
+        consumer.incremental_unassign(partitions)
+
+    def _was_committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        failed = partitions if error is not None else [p for p in partitions if p.error is not None]
+        if failed:
+            log.debug("a commit of %s is tried again: %s", self._group, error or failed[0].error)
+            self._inbox.not_committed(self._keys(failed))
+
+    def _note(self, error: KafkaError) -> None:
+        log.info("Kafka at %s: %s", self._address.label, error)
+
+    # The daily round
+
+    def _turn(self) -> None:
+        if self.renew:
+            self._renewed()
+        now = self._clock.monotonic()
+        if self._inbox.full:
+            self._wait(now)
+        else:
+            self._full_since = None
+            if self._paused:
+                self._paused = False
+                self._consumer.resume(self._ours())
+            messages = self._consumer.consume(FETCH, 0) or self._consumer.consume(1, POLL)
+            if messages:
+                self._inbox.put(self._sound(messages))
+        if self._group and now - self._committed_at >= COMMIT:
+            self._committed_at = now
+            self._commit_moved()
+        if now - self._looked_at >= LAG:
+            self._looked_at = now
+            self._look()
+
+    def _wait(self, now: float) -> None:
+        """The receiver is slow: a little while nothing is done, then polling goes on without fetching."""
+        if self._full_since is None:
+            self._full_since = now
+        elif not self._paused and now - self._full_since > PAUSE:
+            self._paused = True
+            self._consumer.pause(self._ours())
+        self._inbox.wait_for_room(POLL)
+        if self._paused:
+            self._inbox.put(self._sound(self._consumer.consume(1, 0)))
+
+    def _sound(self, messages: list[Message]) -> Iterable[Message]:
+        for message in messages:
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() in HOPELESS or error.fatal():
+                raise KafkaException(error)
+            elif error.code() in GONE:
+                log.info("a topic that %s reads is gone: %s", self._group or "a watcher", error)
+            else:
+                log.warning("Kafka at %s: %s", self._address.label, error)
+
+    def _commit_moved(self) -> None:
+        """Commits what moved, and does not wait. What fails is stirred again, and comes with the next."""
+        found = self._offsets(self._inbox.moved())
+        if found:
+            try:
+                self._consumer.commit(offsets=found, asynchronous=True)
+            except KafkaException as error:
+                log.debug("a commit of %s is tried again: %s", self._group, error)
+                self._inbox.not_committed(self._keys(found))
+
+    def _commit_last(self, parts: Iterable[Progress]) -> KafkaError | None:
+        """Commits where these stand, whatever was committed before: that may be on its way still. The error, if any."""
+        found = self._offsets(self._inbox.standing(parts))
+        failed = self._committed_now(found) if found else None
+        if failed is not None:
+            log.info("a commit of %s failed; what it was for may be delivered again: %s", self._group, failed)
+        return failed
+
+    def _offsets(self, standing: list[tuple[Progress, int, str]]) -> list[TopicPartition]:
+        prefix = self._address.prefix
+        return [TopicPartition(prefix + p.topic, p.partition, low, note) for p, low, note in standing]
+
+    def _committed_now(self, offsets: list[TopicPartition]) -> KafkaError | None:
+        try:
+            places = self._consumer.commit(offsets=offsets, asynchronous=False) or ()
+        except KafkaException as error:
+            return cause(error)
+        return next((place.error for place in places if place.error is not None), None)
+
+    def _look(self) -> None:
+        """Caches how far each partition reaches; the client heard it with the last fetch."""
+        prefix = self._address.prefix
+        for progress in list(self._inbox.parts.values()):
+            try:
+                where = TopicPartition(prefix + progress.topic, progress.partition)
+                ends = self._consumer.get_watermark_offsets(where, cached=True)
+            except KafkaException:
+                continue
+            if ends is not None:
+                progress.end = max(progress.end, ends[1])
+
+    def _ours(self) -> list[TopicPartition]:
+        return [p for p in self._consumer.assignment() if p.topic != self._news or not self._group]
+
+    def _keys(self, partitions: Iterable[TopicPartition]) -> list[tuple[str, int]]:
+        return [(p.topic.removeprefix(self._address.prefix), p.partition) for p in partitions]

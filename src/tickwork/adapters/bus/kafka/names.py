@@ -1,0 +1,49 @@
+"""Names on the bus and names in Kafka: every topic is checked before a broker sees it.
+
+A topic is a word, or a word, a dot and a tenant. Kafka takes `a.b` and `a_b` for the same in its metrics and refuses
+the second of them; with one dot, and no `_` in the word before it, no tenant can be in another's way.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tickwork.errors import UsageError
+
+_TOPIC: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}(\.[A-Za-z0-9][A-Za-z0-9_-]{0,127})?")
+_GROUP: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+NEWS: Final = "tickwork-topics"
+"""The topic on which new topics are announced. Where a group stands on it says that the group exists."""
+
+
+def checked_topic(name: str) -> str:
+    """The name, when it can be a topic. UsageError."""
+    if not _TOPIC.fullmatch(name) or name == NEWS:
+        raise UsageError(
+            f"`{name[:200]}` cannot be a topic: a word of letters, digits and -, then a dot and the tenant (letters, "
+            "digits, - and _); `tickwork-topics` is taken"
+        )
+    return name
+
+
+def checked_pattern(pattern: str) -> str:
+    """The pattern, when it is a topic or a prefix that ends in `.*`. UsageError."""
+    if pattern.endswith(".*"):
+        checked_topic(f"{pattern[:-1]}x")
+    else:
+        checked_topic(pattern)
+    return pattern
+
+
+def checked_group(name: str) -> str:
+    """The name, when it can be a group. UsageError."""
+    if not _GROUP.fullmatch(name):
+        raise UsageError(f"`{name[:200]}` cannot be a group: letters, digits, ., - and _, at most 128")
+    return name
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Whether the pattern asks for the topic."""
+    return topic.startswith(pattern[:-1]) if pattern.endswith(".*") else topic == pattern

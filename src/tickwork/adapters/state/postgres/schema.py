@@ -1,0 +1,224 @@
+"""The database's shape: named statements, the two roles, and the migrations that are applied once.
+
+A migration is one file, `NNNN_name.sql`, applied in one transaction together with its row in `migrations`, by one
+process at a time: whoever migrates holds row 0 of that table. A file that was applied never changes; its checksum is
+compared on every start. A login that may not migrate can use a database that is up to date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
+
+from tickwork import __version__
+from tickwork.adapters.state.postgres.connections import APP, SYSTEM, Patience, connect
+from tickwork.adapters.state.postgres.failures import Failures
+from tickwork.errors import StorageError, StoreTooNew
+
+if TYPE_CHECKING:
+    from tickwork.adapters.state.postgres.address import Address
+    from tickwork.adapters.state.postgres.connections import Connection
+    from tickwork.ports import Clock
+
+SHARED_TABLES = ("migrations", "policy_sets")
+"""The tables whose rows belong to no tenant; all others are behind row-level security."""
+
+TIMEOUTS = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+"""A migration takes as long as it takes; only for its locks it does not wait longer than others."""
+
+RACES = (
+    asyncpg.UniqueViolationError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.DuplicateTableError,
+    asyncpg.DuplicateSchemaError,
+    asyncpg.InternalServerError,  # "tuple concurrently updated"
+)
+"""What those get who make the same role, schema or table as another process at the same time."""
+
+TRIES = 20
+
+
+class Migration(NamedTuple):
+    """A step of the schema, from version `number - 1` to `number`."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the file, in hex."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+@cache
+def statements() -> dict[str, str]:
+    """The statements of the folder sql/, by the name of their file."""
+    folder = files("tickwork.adapters.state.postgres") / "sql"
+    return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in folder.iterdir()}
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations that this version of Tickwork knows, in order."""
+    folder = files("tickwork.adapters.state.postgres") / "migrations"
+    found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
+    return tuple(Migration(int(name[:4]), name, (folder / name).read_text(encoding="utf-8")) for name in found)
+
+
+async def open_schema(address: Address, clock: Clock, *, readonly: bool) -> int:
+    """Brings the database to the newest version (not when `readonly`): the version it has then.
+
+    StoreTooNew, StorageError when it cannot be used.
+    """
+    patience = Patience(address, clock)
+    while True:
+        try:
+            connection = await connect(address)
+            try:
+                return await _open(connection, address, clock, readonly=readonly)
+            finally:
+                connection.terminate()
+        except Failures as error:
+            await patience.after(error)
+
+
+async def _open(connection: Connection, address: Address, clock: Clock, *, readonly: bool) -> int:
+    # For as long as this connection lives, which is not long. The name was checked to be one.
+    await connection.execute(f'SET search_path = "{address.options.schema}"')
+    applied = await _applied(connection, address)
+    if len(applied) == len(migrations()):
+        await _check_roles(connection, address)
+        return len(applied)
+    if readonly:
+        raise StorageError(
+            f"The database {address.label} has schema version {len(applied)}, and Tickwork {__version__} reads "
+            f"{len(migrations())}. The next process that writes there brings it up to date."
+        )
+    await _make_roles(connection, address, clock)
+    await _migrate(connection, address, clock)
+    await _check_roles(connection, address)
+    return len(migrations())
+
+
+async def _applied(connection: Connection, address: Address) -> dict[int, str]:
+    """The checksums of the migrations that the database has seen, once it is sure that they are ours."""
+    schema = address.options.schema
+    tables = [row[0] for row in await connection.fetch(statements()["find_tables"], schema)]
+    if not tables:
+        return {}
+    if "migrations" not in tables:
+        raise StorageError(
+            f"The schema {schema} of {address.label} is another program's (it has the tables {', '.join(tables)}). "
+            "Name another one with ?schema= in the URL. Nothing was changed."
+        )
+    rows = await connection.fetch("SELECT number, checksum FROM migrations WHERE number > 0")
+    applied = {row[0]: row[1] for row in rows}
+    if len(applied) > len(migrations()):
+        raise StoreTooNew(
+            f"The database {address.label} has schema version {len(applied)}, and Tickwork {__version__} knows "
+            f"versions up to {len(migrations())}: a newer Tickwork wrote it. Upgrade Tickwork, or name another "
+            "database. Nothing was changed."
+        )
+    for migration in migrations()[: len(applied)]:
+        if applied.get(migration.number) != migration.checksum:
+            raise StorageError(
+                f"{address.label} was made with another text of migration {migration.name} than this Tickwork has. "
+                "Use the Tickwork that made it, or export its lifetimes there and import them here."
+            )
+    return applied
+
+
+async def _make_roles(connection: Connection, address: Address, clock: Clock) -> None:
+    """Makes what has to be there before the first migration, where it is missing and this login may."""
+    schema = address.options.schema
+    for attempt in range(TRIES):
+        try:
+            for role in (APP, SYSTEM):
+                await _make_role(connection, address, role)
+            await connection.execute(f'BEGIN; CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS migrations (number bigint PRIMARY KEY, name text NOT NULL, "
+                "checksum text NOT NULL, applied_at bigint NOT NULL); "
+                "INSERT INTO migrations VALUES (0, 'who migrates holds this row', '', 0) "
+                "ON CONFLICT (number) DO NOTHING; COMMIT"
+            )
+        except RACES:
+            await connection.execute("ROLLBACK")
+            if attempt == TRIES - 1:
+                raise
+            await clock.sleep(0.02)
+        else:
+            return
+
+
+async def _make_role(connection: Connection, address: Address, role: str) -> None:
+    try:
+        if not await connection.fetchval("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", role):
+            await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+        if not await _may_become(connection, role):
+            await connection.execute(f"GRANT {role} TO CURRENT_USER")
+    except asyncpg.InsufficientPrivilegeError:
+        login = await connection.fetchval("SELECT session_user")
+        raise StorageError(
+            f"The login {login} of {address.label} may not make the roles that keep tenants apart. Let an "
+            f"administrator of the server run this once: CREATE ROLE {APP} NOLOGIN; CREATE ROLE {SYSTEM} NOLOGIN; "
+            f'GRANT {APP}, {SYSTEM} TO "{login}". docs/postgres.md says what they are for. Nothing was changed.'
+        ) from None
+
+
+async def _may_become(connection: Connection, role: str) -> bool:
+    right = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
+    return bool(await connection.fetchval("SELECT pg_catalog.pg_has_role(session_user, $1, $2)", role, right))
+
+
+async def _migrate(connection: Connection, address: Address, clock: Clock) -> None:
+    schema = address.options.schema
+    await connection.execute(f"BEGIN; {TIMEOUTS}")
+    try:
+        await connection.execute("SELECT 1 FROM migrations WHERE number = 0 FOR UPDATE")
+        version = len(await _applied(connection, address))  # another process may have been first
+        for migration in migrations()[version:]:
+            if migration.number == 1:
+                await connection.execute(
+                    f'GRANT USAGE ON SCHEMA "{schema}" TO {APP}, {SYSTEM}; GRANT SELECT ON migrations TO PUBLIC; '
+                    f'GRANT USAGE ON SCHEMA "{schema}" TO PUBLIC'
+                )
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO migrations VALUES ($1, $2, $3, $4)",
+                migration.number,
+                migration.name,
+                migration.checksum,
+                clock.now(),
+            )
+        await connection.execute("COMMIT")
+    except BaseException:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+
+
+async def _check_roles(connection: Connection, address: Address) -> None:
+    """Refuses roles that row-level security does not hold: then one tenant could see another's rows."""
+    rows = await connection.fetch(
+        "SELECT rolname, rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = ANY($1::text[])",
+        [APP, SYSTEM],
+    )
+    found = {row[0]: row[1] for row in rows}
+    for role in (APP, SYSTEM):
+        if found.get(role, True):
+            raise StorageError(
+                f"The role {role} of {address.label} is missing, or it is a superuser or has BYPASSRLS, so that "
+                f"tenants would not be kept apart. ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS, or see "
+                "docs/postgres.md. Nothing was changed."
+            )
+        if not await _may_become(connection, role):
+            raise StorageError(
+                f"The login of {address.label} may not become {role}. Let an administrator run "
+                f"GRANT {APP}, {SYSTEM} TO the login; docs/postgres.md says why. Nothing was changed."
+            )

@@ -1,0 +1,8 @@
+-- Like open_lifetimes.sql, those with one id, after one tenant: two tenants may have lifetimes of the same id.
+SELECT l.lifetime_id, l.tenant_id, l.graph_name, l.graph_version, l.graph_digest, h.status, h.reason, l.labels,
+       l.idempotency_key, l.created_at, greatest(h.updated_at, h.at), h.finished_at, h.seq
+FROM heads AS h JOIN lifetimes AS l ON l.tenant_id = h.tenant_id AND l.lifetime_id = h.lifetime_id
+WHERE h.finished_at IS NULL AND h.lifetime_id = $1 AND h.tenant_id > $2
+  AND ($3::text IS NULL OR h.status = $3)
+  AND ($4::bigint IS NULL OR h.updated_at <= $4 AND h.at <= $4)
+ORDER BY h.tenant_id;
