@@ -97,12 +97,22 @@ class Member:
             if failed is None or failed.code() not in HAS_MEMBERS:
                 break
             self._consumer.consume(1, POLL)  # what comes is not ours any more; the callbacks are what it is for
-        if self._group and not self._inbox.parts:
-            # The client does not tell the brokers that a member leaves which has no partition, unless it is told to:
-            # the group would wait for it until its session is over.
-            self._consumer.unsubscribe()
-            self._consumer.consume(1, POLL)
+        if self._group:
+            self._unsubscribe()
         self._consumer.close()
+
+    def _unsubscribe(self) -> None:
+        """Gives everything back before closing. Closing alone is not enough: the client then tells nobody that a member
+        without partitions has gone, so that its group waits for it until its session is over; and a callback that
+        comes in the middle of closing waits for an answer that never comes, with the whole process (librdkafka 4884).
+        """
+        self._consumer.unsubscribe()
+        until = self._clock.monotonic() + ANSWER
+        while self._consumer.consume(1, POLL) or self._consumer.assignment():
+            if self._clock.monotonic() > until:
+                log.warning("a member of %s could not give back its partitions; they are taken from it", self._group)
+                return
+        self._consumer.consume(1, POLL)
 
     # Finding its place
 
