@@ -23,7 +23,7 @@ from tickwork.model import messages
 from tickwork.model.ids import child_lifetime_id
 from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.admission import Admission
-from tickwork.orchestrator.fold import fold, outstanding
+from tickwork.orchestrator.fold import fold, outstanding, wanted
 from tickwork.orchestrator.inputs import EntryCache
 from tickwork.orchestrator.performing import Performer, as_shown
 from tickwork.orchestrator.projection import marked
@@ -80,8 +80,9 @@ class ControlPlane:
         self._rebuilder = rebuilder
         admission = Admission(ledger, policies)
         self._performer = Performer(
-            bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._take_up
-        )
+            bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._take_up,
+            lambda state: self._held(state.lifetime_id) is state,
+        )  # fmt: skip
         self._moving: dict[str, LifetimeState] = {}
         self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
         self._left: OrderedDict[str, None] = OrderedDict()
@@ -288,7 +289,9 @@ class ControlPlane:
         if reference.first_seq > state.seq + 1:
             state = await self._catch_up(state)  # an earlier reference is late or lost
         else:
-            state = await self._advance(state, reference.first_seq, reference.at, reference.entries)
+            first, at = reference.first_seq, reference.at
+            logged = [LogEntry(seq, at, entry) for seq, entry in enumerate(reference.entries, first)]
+            state = await self._advance(state, logged)
         self._file(state)
 
     async def _was_here(self, reference: Committed) -> bool:
@@ -301,26 +304,27 @@ class ControlPlane:
     async def _catch_up(self, state: LifetimeState) -> LifetimeState:
         """Folds what the log has and the state has not."""
         while missing := await self._store.read_log(state.tenant_id, state.lifetime_id, state.seq):
-            for logged in missing:
-                state = await self._advance(state, logged.seq, logged.at, (logged.entry,))
+            state = await self._advance(state, missing)
         return state
 
-    async def _advance(
-        self, state: LifetimeState, first_seq: int, at: int, entries: tuple[Entry, ...]
-    ) -> LifetimeState:
-        """Folds the entries that are new to the state, and does what follows. Returns the state to go on with."""
-        shown = marked(entries) or as_shown(state)
+    async def _advance(self, state: LifetimeState, logged: Sequence[LogEntry]) -> LifetimeState:
+        """Folds the entries that are new to the state, and does what follows from all of them together.
+
+        Returns the state to go on with.
+        """
+        shown = marked([each.entry for each in logged]) or as_shown(state)
         commands: list[Command] = []
-        for seq, entry in enumerate(entries, first_seq):
-            if seq == state.seq + 1:
-                full = await self._complete(state, seq, entry)
-                if type(full) is Event:
-                    await self._rebuilder.known(full)
-                    if full.type == "policies" and state.spent is None:
-                        state = await self._rebuilder.recounted(state)
-                commands += fold(state, LogEntry(seq, at, full))
-                self.counts["folded"] += 1
-        await self._performer.perform(state, commands, shown)
+        for each in logged:
+            if each.seq != state.seq + 1:
+                continue
+            full = await self._complete(state, each.seq, each.entry)
+            if type(full) is Event:
+                await self._rebuilder.known(full)
+                if full.type == "policies" and state.spent is None:
+                    state = await self._rebuilder.recounted(state)
+            commands += fold(state, LogEntry(each.seq, each.at, full))
+            self.counts["folded"] += 1
+        await self._performer.perform(state, wanted(state, commands) if len(logged) > 1 else commands, shown)
         return state
 
     async def _complete(self, state: LifetimeState, seq: int, entry: Entry) -> Entry:

@@ -33,7 +33,7 @@ from tickwork.orchestrator.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import LogEntry
@@ -110,6 +110,27 @@ def outstanding(state: LifetimeState, gone: Callable[[Visit], bool] = everything
             visit.phase = "ready"  # while it is paused, too: who had it is gone, and the resume has to send it
         if _unsent(state, visit):
             visits.send(state, visit, out)
+    return out
+
+
+def wanted(state: LifetimeState, commands: Sequence[Command]) -> list[Command]:
+    """Of what several entries asked for, one after the other, what the last of them leaves to be done.
+
+    A dispatch that a later entry shows as refused, held back, done or given up is not made, and nothing is recorded
+    that is recorded.
+    """
+    out: list[Command] = []
+    for command in commands:
+        if isinstance(command, Dispatch):
+            visit = state.open.get(command.visit.exec_id)
+            if visit is not None and visit.phase != "ready":
+                out.append(Dispatch(visit))
+        elif isinstance(command, Record):
+            left = tuple([entry for entry in command.entries if entry.entry_id in state.pending])
+            if left:
+                out.append(Record(left))
+        else:
+            out.append(command)
     return out
 
 

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 
 class Performer:
-    """Performs commands. `take_up(tenant, lifetime)` carries on a lifetime that nobody moves."""
+    """Performs commands. `take_up(tenant, lifetime)` carries on a lifetime that nobody moves; `is_held` says whether a
+    state is the one that the Control Plane goes by."""
 
     def __init__(
         self,
@@ -58,10 +59,11 @@ class Performer:
         policies: PolicyIndex,
         admission: Admission,
         take_up: Callable[[str, str], Awaitable[None]],
+        is_held: Callable[[LifetimeState], bool],
     ) -> None:
         self._bus, self._store, self._data_plane = bus, store, data_plane
         self._cache, self._rebuilder, self._take_up = cache, rebuilder, take_up
-        self._policies, self._admission = policies, admission
+        self._policies, self._admission, self._is_held = policies, admission, is_held
         self._out: dict[str, list[BusMessage]] = {}
         self._asking: list[tuple[LifetimeState, Visit, Question]] = []
         """Dispatches that a tenant's policies have a say in; they are asked about together, at `flush`."""
@@ -137,7 +139,8 @@ class Performer:
 
     async def _admit(self) -> None:
         """Asks about the dispatches that were gathered; sends those that are admitted, has the verdicts recorded."""
-        asking, self._asking = self._asking, []
+        # A state that was made again from the log meanwhile asks for itself; the old one knows too little.
+        asking, self._asking = [each for each in self._asking if self._is_held(each[0])], []
         try:
             answers = await self._admission.ask([question for _, _, question in asking])
         except StorageError:
