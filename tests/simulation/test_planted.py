@@ -26,7 +26,7 @@ FIRST = {
     "waking_not_marked": 34,
     "fork_with_new_times": 6,
     "late_result_overwrites": 14,
-    "status_without_as_of": 600,
+    "status_without_as_of": 100,
     "blob_after_record": 12,
     "nothing_taken_up": 26,
     "answered_twice": 10,

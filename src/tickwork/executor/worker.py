@@ -95,6 +95,8 @@ class Executor:
         self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self, prices)
         self._attempts: dict[str, Attempt] = {}
         """By work id: at most one attempt at a time at the same work."""
+        self._failure: Exception | None = None
+        """What went wrong when an attempt published its own record: the executor's loop ends of it."""
         self._asking: dict[str, Attempt] = {}
         """Attempts whose intent is not in the log yet, by the intent's entry id."""
         self._parked: dict[str, dict[str, Delivery]] = {}
@@ -317,13 +319,19 @@ class Executor:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._failure is not None:
+                raise self._failure
             await self._flush(subscription)
 
     async def publish_alone(self) -> None:
         """Publishes at once what ended, where it was the only attempt: there is nothing to collect."""
         if self._inputs is not None and len(self._attempts) == 1 and self._completed:
             self._wake.clear()
-            await self._flush(self._inputs)
+            try:
+                await self._flush(self._inputs)
+            except Exception as error:  # noqa: BLE001 - whatever it is ends the executor, not only this attempt's task
+                self._failure = error
+                self._wake.set()
 
     async def _flush(self, subscription: Subscription) -> None:
         permits, self._permits = self._permits, []
