@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -196,28 +198,41 @@ def once(home: Path, lives: int, breakers: float = BREAKERS) -> Outcome:
 
 
 def killed(home: Path, lives: int, kills: int) -> Outcome:
-    """One run in processes of its own, which are killed and started again."""
+    """One run in processes of its own, which are killed and started again.
+
+    When they are killed goes by what was spent, not by the clock: on a fast machine too each kill meets a run that
+    has some of its way to go.
+    """
     prepare(home, lives)
     dice = random.Random(SEED)
+    marks = sorted(dice.uniform(0.1, 0.9) * limit_of(lives) for _ in range(kills))
     began = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.overshoot", "--home", str(home), "--lives", str(lives)]
     root = Path(__file__).resolve().parents[1]
-    hit = 0
-    while True:
+    for mark in marks:
         process = subprocess.Popen(command, cwd=root)
-        if hit == kills:
-            if process.wait(10 * PATIENCE):
-                raise RuntimeError(f"the last process ended with code {process.returncode}")
-            break
-        try:
-            process.wait(dice.uniform(1.0, 1.0 + lives / 2_500))
-            break  # it was quicker than the kill
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            hit += 1
+        while _spent(home) < mark:
+            if process.poll() is not None:
+                raise RuntimeError(
+                    f"a process ended with code {process.returncode} before {mark:,.0f} tokens were spent"
+                )
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = subprocess.run(command, cwd=root, check=False, timeout=10 * PATIENCE)
+    if last.returncode:
+        raise RuntimeError(f"the last process ended with code {last.returncode}")
     seconds = time.perf_counter() - began
-    return msgspec.structs.replace(asyncio.run(outcome(home, lives)), seconds=seconds, kills=hit)
+    return msgspec.structs.replace(asyncio.run(outcome(home, lives)), seconds=seconds, kills=kills)
+
+
+def _spent(home: Path) -> int:
+    """Tokens by the store's sums, read beside the process that writes them."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{home / 'tickwork.db'}?mode=ro", uri=True)) as db:
+            return int(db.execute("SELECT coalesce(sum(tokens_used), 0) FROM usage").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # not created yet
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -46,4 +46,4 @@ def test_ten_thousand_lifetimes_hold_one_cap_twenty_times(tmp_path: Path) -> Non
 def test_the_cap_holds_although_the_process_is_killed_meanwhile(tmp_path: Path) -> None:
     found = overshoot.killed(tmp_path, 5_000, kills=4)
     check(found)
-    assert found.kills == 4, "it was quicker than the kills: this showed nothing"
+    assert found.lost, "no kill met an attempt in flight: this showed nothing"
