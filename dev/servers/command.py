@@ -24,6 +24,14 @@ from .trouble import ServiceError
 
 SERVERS: dict[str, Server] = {server.name: server for server in (Kafka(), Postgres(), Redis(), S3())}
 
+PROFILE = {
+    "TICKWORK_BUS_URL": "TICKWORK_KAFKA_URL",
+    "TICKWORK_STATE_URL": "TICKWORK_POSTGRES_URL",
+    "TICKWORK_BLOB_URL": "TICKWORK_S3_URL",
+    "TICKWORK_KV_URL": "TICKWORK_REDIS_URL",
+}
+"""What the profile cloud reads, and which server it is here."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """0: done. 1: a server is not as it should be. 2: wrong usage. 130: interrupted."""
@@ -144,6 +152,7 @@ def _print_variables(state: State) -> bool:
     for name, server in SERVERS.items():
         if name in state.servers and state.servers[name].pid is not None:
             variables |= server.variables(state.servers[name])
+    variables |= {own: variables[of] for own, of in PROFILE.items() if of in variables}
     for variable, value in variables.items():
         print(f"export {variable}={shlex.quote(value)}")
     return bool(variables)

@@ -11,21 +11,20 @@ come too late are counted together as `other`. TICKWORK_METRICS=HOST:PORT serves
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tickwork import __version__
-from tickwork.errors import TickworkError, UsageError
 from tickwork.model.records import Event
 from tickwork.model.spending import CUSTOM_SCALE, UsageQuery, UsageRow
 from tickwork.model.tallies import COLUMNS
 from tickwork.model.windows import MINUTE
+from tickwork.probes import OK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client.core import Metric
 
@@ -46,11 +45,7 @@ SETTLED = 2
 SIZES = ("queued", "moving", "idle", "held", "parked", "limit")
 """How the names of those end that go up and down; the others only grow."""
 
-LOOPBACK = "127.0.0.1"
 VARIABLE = "TICKWORK_METRICS"
-REQUEST_LIMIT = 8 * 1024
-PATIENCE = 5.0
-"""Seconds that a request may take to arrive."""
 
 Key = tuple[str, ...]
 
@@ -144,7 +139,12 @@ class Used:
 
 
 class Measurements:
-    """All metrics of one process. `measure` gives its counters and sizes; without it there are none."""
+    """All metrics of one process. `measure` gives its counters and sizes; without it there are none.
+
+    `usage`: tell usage and budgets too. Of many processes on one store those need to be told by few.
+    """
+
+    usage = True
 
     def __init__(self, accounts: Accounts, clock: Clock, measure: Callable[[], dict[str, float]] | None = None) -> None:
         self._accounts = accounts
@@ -168,8 +168,14 @@ class Measurements:
             counted = [(key, float(amounts[0])) for key, amounts in self._verdicts.sums.items()]
             labels = ("tenant", "policy", "action", "shadow")
             found.append(Family("tickwork_verdicts", "counter", "Verdicts recorded by this process", labels, counted))
-        found += await self._used.families()
-        return found + await self._budgets()
+        if self.usage:
+            found += await self._used.families()
+            found += await self._budgets()
+        return found
+
+    async def page(self) -> tuple[str, bytes]:
+        """What is answered at /metrics."""
+        return OK, exposition(await self.measurements())
 
     async def _budgets(self) -> list[Family]:
         labels = ("tenant", "policy", "graph", "aggregate")
@@ -236,75 +242,6 @@ class _Told:
             for key, value in sorted(family.series):
                 made.add_metric(key, value)
             yield made
-
-
-# -- the server -------------------------------------------------------------------------------------------------------
-
-
-def address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `:PORT` or `PORT`, on this machine alone unless a host is named. UsageError."""
-    host, _, port = text.strip().rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise UsageError(f"{VARIABLE}={text} is no address: write HOST:PORT, as in {LOOPBACK}:9464, or a port alone")
-    return host or LOOPBACK, int(port)
-
-
-class MetricsServer:
-    """Answers GET /metrics, and nothing else."""
-
-    def __init__(self, where: str, collect: Callable[[], Awaitable[list[Family]]]) -> None:
-        self.host, self.port = address(where)
-        self._collect = collect
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        """Listens. Raises UsageError when the address is in use or is none of this machine."""
-        try:
-            self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=REQUEST_LIMIT)
-        except OSError as error:
-            raise UsageError(
-                f"{VARIABLE} asks for metrics at {self.host}:{self.port}, and that address cannot be listened on: "
-                f"{error.strerror or error}. Stop what listens there, name another port, or unset {VARIABLE}"
-            ) from None
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Listens no more. Twice is fine."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                head = await reader.readuntil(b"\r\n\r\n")
-            method, path = (*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", "")[:2]
-            status, body = await self._answer(method, path.partition("?")[0])
-            writer.write(_response(status, body, head_only=method == "HEAD"))
-            await writer.drain()
-        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the other side left, was too slow, or sent something else
-        except asyncio.CancelledError:
-            pass  # the process stops, and whoever asked has not finished his sentence
-        finally:
-            writer.close()
-
-    async def _answer(self, method: str, path: str) -> tuple[str, bytes]:
-        if path != "/metrics":
-            return "404 Not Found", b"The metrics are at /metrics.\n"
-        if method not in ("GET", "HEAD"):
-            return "405 Method Not Allowed", b"Metrics are read with GET.\n"
-        try:
-            return "200 OK", exposition(await self._collect())
-        except TickworkError as error:
-            return "503 Service Unavailable", f"{error}\n".encode()
-
-
-def _response(status: str, body: bytes, *, head_only: bool) -> bytes:
-    kind = "text/plain; version=0.0.4; charset=utf-8"
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + (b"" if head_only else body)
 
 
 def families_of(told: Any) -> list[Family]:

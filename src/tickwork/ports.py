@@ -84,6 +84,10 @@ class Subscription(Protocol):
         """Marks messages as done: they are not delivered to this group again. Acknowledge after persisting."""
         ...
 
+    def owns(self, topic: str, key: str) -> bool:
+        """Whether messages of this key of `topic` come to this member now, as far as it knows. A hint."""
+        ...
+
     async def close(self) -> None:
         """Leaves the group; unacknowledged messages go to its other members, in order. Twice is fine."""
         ...

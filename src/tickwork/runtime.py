@@ -13,18 +13,18 @@ import logging
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tickwork.accounts import Accounts
 from tickwork.clock import RandomIds, SystemClock
 from tickwork.errors import TickworkError, UsageError
 from tickwork.executor.registry import Registry
-from tickwork.executor.worker import Executor
+from tickwork.executor.worker import GROUP, Executor
 from tickwork.formats.policy_files import PolicyFiles
 from tickwork.history import History
 from tickwork.home import Door, HomeLock
 from tickwork.letters import Letters
-from tickwork.metrics import VARIABLE, Measurements, MetricsServer
+from tickwork.metrics import VARIABLE, Measurements
 from tickwork.model.claims import LEASE
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.orchestrator.control_plane import ControlPlane
@@ -33,18 +33,21 @@ from tickwork.orchestrator.graphs import GraphIndex
 from tickwork.orchestrator.leases import Leases
 from tickwork.orchestrator.policies import PolicyIndex
 from tickwork.orchestrator.rebuilding import Rebuilder
-from tickwork.orchestrator.sweeper import Sweeper
+from tickwork.orchestrator.serving import PATIENCE
+from tickwork.orchestrator.sweeper import Sweeper, nudge
 from tickwork.orchestrator.watchers import Watchers
+from tickwork.probes import OK, UNAVAILABLE, ProbeServer
 from tickwork.profiles import Profile
 from tickwork.sdk.loading import BoundGraph, is_loading
 from tickwork.sdk.prices import Prices
 from tickwork.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import TracebackType
     from typing import Self, TypeVar
 
+    from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.control_plane import Predecessors
     from tickwork.ports import BlobStore, Clock, EventBus, Ids, KVStore, StateAdapter, StoredGraph
@@ -58,16 +61,33 @@ log = logging.getLogger(__name__)
 MAX_MOVING = 100_000
 """Lifetimes that move in one process at the same time; those that wait are rows and do not count."""
 
+Role = Literal["data-plane", "control-plane", "executor", "sweeper"]
+
+ROLES: Final[frozenset[Role]] = frozenset({"data-plane", "control-plane", "executor", "sweeper"})
+"""What a process may do for lifetimes. On a profile of one process it does all of it."""
+
+STARTING = "it starts"
+
+ANSWER = 2.0
+"""Seconds in which a store answers that is well."""
+
+LOOK = 0.01
+"""Seconds between two looks whether all is recorded, while it drains."""
+
+HAND_OVER = 5.0
+"""Seconds that an executor which is to stop keeps its place while its work ends; then others get what comes."""
+
 
 class Runtime:
     """All services of one process.
 
+    `roles`: which loops run here; where several processes share bus and store, the others are found by nothing else.
     `readonly` opens the store alone, beside a process that writes. `recover`: a graph that is bound has its lifetimes
     taken up that a dead process left running; without it (a run of one lifetime) nothing moves here but what is
     started or carried on here. `lease`: seconds of silence after which a worker is given up. `max_moving`: lifetimes
     that move at the same time; above it new starts are refused (`Overloaded`), and what runs goes on. `guarded`: it
     does not start with policies that cannot be enforced; without it they are only named in the log, so that they can
-    be mended.
+    be mended. `pool`: the group of executors that this one belongs to (see Executor).
     """
 
     def __init__(
@@ -76,6 +96,8 @@ class Runtime:
         *,
         clock: Clock | None = None,
         ids: Ids | None = None,
+        roles: frozenset[Role] = ROLES,
+        pool: str = GROUP,
         readonly: bool = False,
         recover: bool = True,
         concurrency: int = 10_000,
@@ -87,6 +109,9 @@ class Runtime:
         self.profile = profile
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or RandomIds()
+        self.roles: frozenset[Role] = frozenset() if readonly else roles
+        self._pool = pool
+        self._shared = not profile.alone
         self._readonly = readonly
         self._recover = recover
         self._limits = {"concurrency": concurrency, "threads": threads}
@@ -95,6 +120,11 @@ class Runtime:
         self._stack = AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
+        self._control_plane: ControlPlane | None = None
+        self._executor: Executor | None = None
+        self._sweeper: Sweeper | None = None
+        self._standing = STARTING
+        """Why it takes no work; empty: it does."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -111,7 +141,7 @@ class Runtime:
 
     async def _start(self) -> None:
         self._failed = asyncio.get_running_loop().create_future()
-        predecessors: Predecessors = "stopped"
+        predecessors: Predecessors = "alive" if self._shared else "stopped"
         if self.profile.home is not None and not self._readonly:
             lock = HomeLock(self.profile.home)
             lock.acquire()
@@ -121,7 +151,8 @@ class Runtime:
         blobs = self.profile.open_blobs(self.clock)
         bus = self.profile.open_bus(self.clock)
         kv = self.profile.open_kv(self.clock)
-        for adapter in (self.store, blobs, bus, kv):
+        # Whoever only reads needs neither messages nor claims: records are there when the broker is not.
+        for adapter in (self.store, blobs) if self._readonly else (self.store, blobs, bus, kv):
             await adapter.start()
             self._stack.push_async_callback(adapter.stop)
         await self._use_cases(bus, blobs)
@@ -129,11 +160,12 @@ class Runtime:
             await self._planes(bus, blobs, kv, predecessors)
             await self._doors()
             self._calm_collector()
+        self._standing = ""
 
     async def _use_cases(self, bus: EventBus, blobs: BlobStore) -> None:
         """What can be asked of this process, whether or not lifetimes run in it."""
         store = self.store
-        self._data_plane = DataPlane(bus, store, store, self.clock)
+        self._data_plane = DataPlane(bus, store, store, self.clock, None if self._shared else PATIENCE)
         self._watchers = Watchers()
         self._data_plane.on_commit.append(self._watchers.notify)
         self.policies = PolicyIndex(store, store, self.clock, self._policy_files())
@@ -142,7 +174,7 @@ class Runtime:
         self._rebuilder = Rebuilder(store, blobs, graphs, self.policies)
         self.service = Service(
             store, blobs, self.policies, self._rebuilder, self._data_plane, self._watchers, self.clock, self.ids,
-            live=not self._readonly,
+            live=not self._readonly and not self._shared,
         )  # fmt: skip
         self.history = History(
             store, blobs, graphs, self.policies, self._rebuilder, self._data_plane, self.clock, self.ids
@@ -152,38 +184,63 @@ class Runtime:
         self.measurements = Measurements(self.accounts, self.clock, None if self._readonly else self.metrics)
 
     async def _planes(self, bus: EventBus, blobs: BlobStore, kv: KVStore, predecessors: Predecessors) -> None:
-        """The loops in which lifetimes run."""
-        store, data_plane = self.store, self._data_plane
+        """The loops in which lifetimes run, as far as this process has their roles."""
+        data_plane, roles = self._data_plane, self.roles
         data_plane.on_commit.append(self.measurements.seen)
+        self.registry = Registry()
+        if "executor" in roles:
+            self._executor = Executor(
+                bus, blobs, kv, self.clock, self.ids,
+                registry=self.registry, history=self._history, lease=self._lease, pool=self._pool,
+                prices=Prices.from_environment(self.profile.home), **self._limits,
+            )  # fmt: skip
+        if "control-plane" in roles:
+            self._control_plane = self._controlling(bus, blobs, predecessors)
+        if roles & {"control-plane", "sweeper"}:
+            self._sweeper = Sweeper(
+                self.store, data_plane, self._control_plane, Leases(kv, self.clock, self._lease), self.clock,
+                own=not self._recover or "sweeper" not in roles, timers="sweeper" in roles, shared=self._shared,
+            )  # fmt: skip
+            data_plane.on_timer = self._sweeper.timer_set
+        self.measurements.usage = not self._shared or "sweeper" in roles
+        self.service.measure = self.metrics
+        if self._shared or self._control_plane is None:
+            self.service.carry_on = self._nudged
+        self._stack.push_async_callback(self._stop_loops)
+        if self._executor is not None:
+            await self._executor.start()
+            self._run(self._executor.run(), "executor")
+        if self._control_plane is not None:
+            await self._control_plane.start()
+            self._run(self._control_plane.run(), "control plane")
+        if "data-plane" in roles:
+            await data_plane.start()
+            self._run(data_plane.run(), "data plane")
+            self._run(data_plane.run_dead_letters(), "dead letters")
+        if self._sweeper is not None:
+            self._run(self._sweeper.run(), "sweeper")
+        self._run(self.policies.run(), "policies")
+
+    def _controlling(self, bus: EventBus, blobs: BlobStore, predecessors: Predecessors) -> ControlPlane:
         control_plane = ControlPlane(
-            bus, store, blobs, self._rebuilder, self.policies, store, data_plane, self.clock, predecessors
-        )
+            bus, self.store, blobs, self._rebuilder, self.policies, self.store, self._data_plane, self.clock,
+            predecessors, None if self._shared else PATIENCE,
+        )  # fmt: skip
         control_plane.on_stuck.append(self._watchers.stuck)
-        data_plane.on_refused.append(self._watchers.stuck)
+        self._data_plane.on_refused.append(self._watchers.stuck)
         control_plane.on_idle.append(self._watchers.idle)
         self.service.activity = control_plane.activity
-        leases = Leases(kv, self.clock, self._lease)
-        self._sweeper = Sweeper(store, data_plane, control_plane, leases, self.clock, own=not self._recover)
-        data_plane.on_timer = self._sweeper.timer_set
         self.service.carry_on = control_plane.take_up
-        self.registry = Registry()
-        executor = Executor(
-            bus, blobs, kv, self.clock, self.ids,
-            registry=self.registry, history=self._history, lease=self._lease,
-            prices=Prices.from_environment(self.profile.home), **self._limits,
-        )  # fmt: skip
-        self._control_plane, self._executor = control_plane, executor
         self.service.pressure = self.history.pressure = lambda: control_plane.moving() / self._max_moving
-        self.service.measure = self.metrics
-        self._stack.push_async_callback(self._stop_loops)
-        for component in (executor, control_plane, data_plane):
-            await component.start()
-        self._run(executor.run(), "executor")
-        self._run(control_plane.run(), "control plane")
-        self._run(data_plane.run(), "data plane")
-        self._run(data_plane.run_dead_letters(), "dead letters")
-        self._run(self._sweeper.run(), "sweeper")
-        self._run(self.policies.run(), "policies")
+        return control_plane
+
+    async def _nudged(self, tenant_id: str, lifetime_id: str) -> LifetimeStatus | None:
+        """Has a lifetime carried on by whoever gets its references; its status by its log, None when it has ended."""
+        state, _ = await self._rebuilder.folded(tenant_id, lifetime_id)
+        if state is None or state.ending is not None:
+            return None
+        await self._data_plane.publish([nudge(tenant_id, lifetime_id, state.seq, state.at)])
+        return state.status
 
     async def _doors(self) -> None:
         """How other processes reach this one."""
@@ -194,14 +251,22 @@ class Runtime:
             )  # fmt: skip
             await door.start()
             self._stack.push_async_callback(door.stop)
-        if where := os.environ.get(VARIABLE):
-            served = MetricsServer(where, self.measurements.measurements)
+        if (where := os.environ.get(VARIABLE)) and self.roles:
+            served = ProbeServer(where, {"/metrics": self.measurements.page}, f"{VARIABLE}=")
             await served.start()
             self._stack.push_async_callback(served.stop)
 
     def _policy_files(self) -> PolicyFiles | None:
-        """Where policies lie in files: TICKWORK_POLICIES, a file or a folder, or the home's folder `policies`."""
+        """Where policies lie in files: TICKWORK_POLICIES, a file or a folder, or the home's folder `policies`.
+
+        Processes that share a store have those in the store alone: two with different files would enforce by turns.
+        """
         named = os.environ.get("TICKWORK_POLICIES")
+        if named and self._shared:
+            raise UsageError(
+                f"TICKWORK_POLICIES={named} is for one process; on the profile {self.profile.name} all have the "
+                "policies of the store: tickwork guardrails apply FILE"
+            )
         if named:
             return PolicyFiles(Path(named), required=True)
         return PolicyFiles(self.profile.home / "policies") if self.profile.home is not None else None
@@ -246,22 +311,76 @@ class Runtime:
         """
         stored = await self.service.register(bound.graph, tenant=tenant, source=bound.source)
         self.registry.bind(bound)
-        if self._recover:
+        if self._recover and not self._shared and self._sweeper is not None:
             taken = await self._sweeper.recover(tenant, stored.digest)
             if taken:
                 log.info("took up %d lifetimes of %s@%s that were left running", taken, stored.name, stored.version)
         return stored
 
+    def all_bound(self) -> None:
+        """All graphs are bound that this process's executor serves."""
+        if self._executor is not None:
+            self._executor.complete()
+
     def metrics(self) -> dict[str, float]:
         """Counters since the start, and the sizes and bounds of every queue, by `component_name`."""
         parts: dict[str, Mapping[str, float]] = {
             "data_plane": {**self._data_plane.counts, "queued": self._data_plane.depth()},
-            "control_plane": {**self._control_plane.metrics(), "moving_limit": self._max_moving},
-            "executor": self._executor.metrics(),
-            "sweeper": self._sweeper.counts,
             "policies": self.policies.counts,
         }
+        if self._control_plane is not None:
+            parts["control_plane"] = {**self._control_plane.metrics(), "moving_limit": self._max_moving}
+        if self._executor is not None:
+            parts["executor"] = self._executor.metrics()
+        if self._sweeper is not None:
+            parts["sweeper"] = self._sweeper.counts
         return {f"{part}_{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    # -- for those who look after the process -------------------------------------------------------------------------
+
+    def probes(self) -> dict[str, Callable[[], Awaitable[tuple[str, bytes]]]]:
+        """What a ProbeServer answers."""
+        return {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._measured}
+
+    async def _measured(self) -> tuple[str, bytes]:
+        if self._failed is None or self._standing == STARTING:
+            return UNAVAILABLE, b"It starts.\n"
+        return await self.measurements.page()
+
+    async def _healthy(self) -> tuple[str, bytes]:
+        if self._failed is not None and self._failed.done():
+            return UNAVAILABLE, f"{self._failed.exception()}\n".encode()
+        return OK, b"It lives.\n"
+
+    async def _ready(self) -> tuple[str, bytes]:
+        if self._standing:
+            return UNAVAILABLE, f"Not ready: {self._standing}.\n".encode()
+        async with asyncio.timeout(ANSWER):
+            try:
+                await self.store.ping()
+            except TimeoutError:
+                return UNAVAILABLE, f"Not ready: the store does not answer within {ANSWER:g} s.\n".encode()
+        return await self._healthy()
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no more work, lets what is in hand end for so long, and leaves the groups: others go on with the rest.
+
+        What is not over by then is given up with this process, and taken up where its leases run out.
+        """
+        self._standing = "it is being stopped"
+        until = self.clock.monotonic() + seconds
+        if self._executor is not None:
+            await self._executor.drain(min(HAND_OVER, seconds), seconds)
+        while not self._shared and self._data_plane.depth() and self.clock.monotonic() < until:
+            await self.clock.sleep(LOOK)  # nobody else would record it
+        left = max(until - self.clock.monotonic(), 1.0)
+        planes = [self._data_plane.stop()]
+        if self._control_plane is not None:
+            planes.append(self._control_plane.stop())
+        await asyncio.gather(*planes)
+        loops = [loop for loop in self._loops if loop.get_name() in ("control plane", "data plane", "dead letters")]
+        if loops:
+            await asyncio.wait(loops, timeout=left)
 
     async def guard(self, waiting: Awaitable[T]) -> T:
         """Awaits `waiting`, unless a loop of this runtime fails first: then raises that failure (StorageError...)."""

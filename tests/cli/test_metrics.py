@@ -14,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.cli.process import Cli
 from tickwork import Context, Graph, task
 from tickwork.errors import UsageError
-from tickwork.metrics import MAX_MODELS, MAX_SERIES, Bounded, Family, Used, address, exposition
+from tickwork.metrics import MAX_MODELS, MAX_SERIES, Bounded, Family, Used, exposition
 from tickwork.model.policy import Policy, PolicyDocument
 from tickwork.model.spending import UsageQuery, UsageRow
+from tickwork.probes import address
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 
@@ -142,13 +143,13 @@ def test_names_cannot_break_out_of_their_quotes() -> None:
     ],
 )
 def test_addresses(text: str, found: tuple[str, int]) -> None:
-    assert address(text) == found
+    assert address(text, "--listen") == found
 
 
 @pytest.mark.parametrize("text", ["localhost", "localhost:", "localhost:http", "x:99999", "1.5"])
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
-        address(text)
+        address(text, "--listen")
 
 
 async def fetch(port: int, request: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ def test_commands_and_flags_exist() -> None:
     for line in commands():
         words = line.partition(" #")[0].split()[1:]
         names = tuple(w for w in words if re.fullmatch(r"[a-z][a-z-]*", w))
-        path = names[:2] if names[:1] in {("graph",), ("lifetimes",), ("guardrails",)} else names[:1]
+        path = names[:2] if names[:1] in {("graph",), ("lifetimes",), ("guardrails",), ("db",)} else names[:1]
         if path not in helps:
             done = subprocess.run(
                 [sys.executable, "-m", "tickwork", *path, "--help"], capture_output=True, text=True, check=False,

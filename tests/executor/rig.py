@@ -13,6 +13,7 @@ from tickwork.adapters.blob.fs import FileBlobs
 from tickwork.adapters.bus.memory import MemoryBus
 from tickwork.adapters.kv.memory import MemoryKV
 from tickwork.clock import RandomIds, SystemClock
+from tickwork.errors import StorageError
 from tickwork.executor.registry import Registry
 from tickwork.executor.worker import Executor
 from tickwork.model import messages
@@ -20,7 +21,7 @@ from tickwork.model.graph import END, AgentGraph, Edge, Node
 from tickwork.model.ids import exec_id
 from tickwork.model.messages import Cancel, NodeInput, Predecessor
 from tickwork.model.records import Execution, LogEntry, Payload, json_payload
-from tickwork.ports import BusMessage, Clock
+from tickwork.ports import BusMessage, Clock, KVStore
 from tickwork.sdk.implementation import Implementation
 from tickwork.sdk.loading import BoundGraph
 from tickwork.sdk.nodes import GraphNode
@@ -55,17 +56,43 @@ def bound(*nodes: GraphNode, name: str = "rig") -> BoundGraph:
     return BoundGraph(graph, implementations, "", HERE)
 
 
+class Ill(FileBlobs):
+    """Blobs that can be away."""
+
+    away: Exception | None = None
+    unreadable = False
+    asked = 0
+
+    async def put(self, tenant_id: str, data: bytes) -> tuple[str, str]:
+        self._look()
+        return await super().put(tenant_id, data)
+
+    async def get(self, tenant_id: str, uri: str, sha256: str | None = None) -> bytes:
+        self._look()
+        if self.unreadable:
+            raise StorageError("the blob store is away")
+        return await super().get(tenant_id, uri, sha256)
+
+    def _look(self) -> None:
+        self.asked += 1
+        if self.away is not None:
+            raise self.away
+
+
 class Rig:
     """What a test sends and receives."""
 
-    def __init__(self, graph: BoundGraph, clock: Clock, folder: Path, **options: Any) -> None:
+    def __init__(
+        self, graph: BoundGraph, clock: Clock, folder: Path, *, kv: KVStore | None = None, **options: Any
+    ) -> None:
         self.graph, self.clock = graph, clock
         self.bus = MemoryBus()
-        self.blobs = FileBlobs(folder)
+        self.blobs = Ill(folder)
+        self.kv = kv or MemoryKV(clock)
         self.registry = Registry()
         self.log: list[LogEntry] = []
         self.executor = Executor(
-            self.bus, self.blobs, MemoryKV(clock), clock, RandomIds(7),
+            self.bus, self.blobs, self.kv, clock, RandomIds(7),
             registry=self.registry, history=self._history, **options,
         )  # fmt: skip
         self.loop_task: asyncio.Task[None] | None = None

@@ -15,6 +15,7 @@ from tickwork.model.condition import ConditionError
 from tickwork.model.expressions import Aggregate, Limit
 from tickwork.model.expressions.bounds import pattern_size
 from tickwork.model.expressions.cel import CelExpression
+from tickwork.model.expressions.cel_plain import plain_texts
 from tickwork.model.expressions.cel_tokens import tokenize
 
 
@@ -174,6 +175,8 @@ def test_leaves_the_rest_to_the_engine(text: str, amounts: list[int], record: di
         ("result.all(a, a.all(b, b.all(c, c < 2)))", [], {"result": [[[1] * 10] * 12] * 12}, "failed"),
         ("result.all(x, x > 0)", [], {"result": [1] * 20_000}, "too many steps"),
         ("header.x == 1", [], {}, "failed"),
+        ("result.text.contains('rm -rf')", [], {"result": {"text": "a\0rm -rf /"}}, "has a NUL in it"),
+        ("header.name == 'a'", [], {"header": {"name": "a\0b"}}, "has a NUL in it"),
     ],
 )
 def test_fails_closed(text: str, amounts: list[int], record: dict[str, Any], told: str) -> None:
@@ -276,3 +279,58 @@ def test_words_keep_their_places() -> None:
 )
 def test_sizes_a_pattern(pattern: str, size: int) -> None:
     assert pattern_size(pattern) == size
+
+
+# -- what is answered without the engine ------------------------------------------------------------------------------
+
+TEXTS = st.sampled_from(["", "a", "rm -rf", "x rm -rf /", "\u00e9", "a\0rm -rf", "\U0001f600"])
+VALUES = st.one_of(
+    TEXTS, st.none(), st.booleans(), st.floats(allow_nan=False), st.sampled_from([7, 2**64 - 1, 2**64, -(2**63) - 1])
+)
+RESULTS = st.one_of(VALUES, st.dictionaries(st.sampled_from(["text", "more", "a\0b"]), st.one_of(
+    VALUES, st.lists(VALUES, max_size=2), st.dictionaries(st.sampled_from(["text", "n"]), VALUES, max_size=2)
+), max_size=3))  # fmt: skip
+ASKED = st.sampled_from([
+    "result.text.contains('rm -rf')", "result.text.startsWith('x')", "result.more.text.endsWith('/')",
+    "result.text == 'a'", "result.more.text != ''",
+])  # fmt: skip
+
+
+@given(asked=st.lists(ASKED, min_size=1, max_size=3), joined=st.sampled_from([" || ", " && "]), result=RESULTS)
+def test_plain_questions_are_answered_as_the_engine_answers_them(asked: list[str], joined: str, result: Any) -> None:
+    expression = CelExpression(joined.join(asked), "execution")
+    engine = expression._engine
+    assert engine is not None
+    assert engine._plain is not None
+    said = []
+    for plain in (engine._plain, None):
+        engine._plain = plain
+        try:
+            said.append(str(expression.holds([], lambda: {"result": result})))
+        except ConditionError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("result.a.b.contains('x')", True),
+        ("result.a == 'x' && result.b != \"y\"", True),
+        ("result == 'x'", True),
+        ("result.contains('x')", True),
+        ("result.a.contains('x') || result.b == 'y' && result.c == 'z'", False),
+        ("result.a.contains('\\\\d')", False),
+        ("result.a.contains(r'x')", False),
+        ("result.a.contains('''x''')", False),
+        ("result.a.matches('x')", False),
+        ("!result.a.contains('x')", False),
+        ("result.a[0].contains('x')", False),
+        ("result.a.contains(result.b)", False),
+        ("header.name == 'x'", False),
+        ("result.a == 1", False),
+        ("'x' == result.a", False),
+    ],
+)
+def test_knows_which_questions_are_plain(text: str, plain: bool) -> None:
+    assert (plain_texts(tokenize(text)) is not None) is plain

@@ -330,6 +330,7 @@ def test_a_default_is_not_tried_on_patterns() -> None:
         ("result[0] == 1", 3, "`[..]` looks into a list or a map only, not int"),
         ("result.x == 1", "text", "a field is asked of a value that has no fields"),
         ("result / 0 == 1", 3, "divide by zero"),
+        ("result.contains('b')", "a\0b", "a text has a NUL in it"),
     ],
 )
 def test_a_condition_that_fails_says_so_in_its_own_words(condition: str, result: Any, message: str) -> None:

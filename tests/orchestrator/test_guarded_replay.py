@@ -19,7 +19,9 @@ from tickwork.formats.policies import read_policies
 from tickwork.model.graph import Child, Human, Limits, Maximum, Node, RetryPolicy
 from tickwork.model.policy import PolicySet
 from tickwork.model.records import Error, Event, Execution, LogEntry, Telemetry, decode_entry, encode_entry
+from tickwork.orchestrator import enforcing
 from tickwork.orchestrator.fold import fold
+from tickwork.orchestrator.guardrails.judging import Guard
 from tickwork.orchestrator.replay import ENDS, replay
 from tickwork.orchestrator.state import CancelRunning, LifetimeState, Visit
 from tickwork.testing.harness import run_graph
@@ -306,6 +308,11 @@ RULES = (
     "{name: late, when: elapsed() > %d, action: pause_lifetime}",
     "{name: mean, when: avg(custom.pages) > %d, action: warn}",
     "{name: last, when: sum(tokens_used) > 90%d, action: abort_lifetime}",
+    "{name: both, when: sum(tokens_used) > %d && count() > 3, action: pause_lifetime}",
+    "{name: either, when: sum(cost_usd) > 0.0%d || max(latency_ms) >= 5000, action: warn}",
+    "{name: named, when: avg(tokens_used) > %d, action: warn, match: {model: [m-1]}}",
+    "{name: large, scope: execution, when: sum(tokens_used) >= %d, action: warn}",
+    "{name: little, when: min(tokens_used) < %d, action: warn, shadow: true}",
 )
 
 
@@ -536,3 +543,19 @@ def test_a_set_that_was_taken_out_or_put_in_diverges() -> None:
     assert found(run, with_entry(run.log, seq - 1, off))[0] == seq + 1
     first = changed(run.log, 1, policies="")
     assert found(run, first) == (seq, "nobody had decided this `verdict`")
+
+
+class Wary(Guard):
+    """Asks every rule each time, however far it is from its limit."""
+
+    _tense = property(lambda _self: True, lambda _self, _value: None)  # type: ignore[assignment]  # for a slot
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 1 << 32))
+def test_who_asks_every_rule_each_time_finds_nothing_more(seed: int) -> None:
+    run = guarded_play(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enforcing, "Guard", Wary)
+        run.replayed()
+        assert shown(run.rebuilt()) == shown(run.state)

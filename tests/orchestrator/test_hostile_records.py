@@ -20,8 +20,8 @@ from tickwork.model import messages
 from tickwork.model.lifetime import Lifetime
 from tickwork.model.messages import Append
 from tickwork.model.policy import PolicySet
-from tickwork.model.records import Event, Execution, LogEntry, Payload, Telemetry, json_payload
-from tickwork.model.spending import UsageQuery
+from tickwork.model.records import Event, Execution, LogEntry, Payload, Telemetry, encode_entry, json_payload
+from tickwork.model.spending import LARGEST, UsageQuery
 from tickwork.ports import BusMessage
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
@@ -223,6 +223,19 @@ def test_a_result_that_is_no_json_fails_its_branch_where_the_graph_reads_it(resu
     run.append(msgspec.structs.replace(done, result=Payload(result, size=len(result))))
     assert run.status == "FAILED"
     assert run.reason.startswith("work: condition_error")
+
+
+def test_what_adds_up_to_more_than_a_record_takes_stays_at_the_largest_number() -> None:
+    template = graph("start -> work", "work -> plan_again", "plan_again -> end")
+    huge = Telemetry(tokens_used=2**64 - 1, cost_nano_usd=2**64 - 1)
+    run = GuardedRun(template, lambda visit, run: 1, (PolicySet(),), used=lambda visit: huge).start()
+    while run.in_flight:
+        visit = run.next_visit()
+        run.append(run.execution(visit, ["end"] if visit.node == "plan_again" else 1))
+    end = run.log[-1].entry
+    assert isinstance(end, Event)
+    assert (end.type, end.data["tokens_used"], end.data["cost_nano_usd"]) == ("completed", LARGEST, LARGEST)
+    assert encode_entry(end), "nobody could record it"
 
 
 def test_a_duplicate_counts_once_and_another_result_of_the_same_attempt_is_kept_apart() -> None:

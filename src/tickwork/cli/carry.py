@@ -354,8 +354,12 @@ def interrupted(carry: Carry, place: Place, *, json: bool) -> int:
     if json:
         output.emit_json(document(carry.so_far()))
     one = carry.lifetime.lifetime_id
-    output.say(f"Stopped. Lifetime {one} stays as it is recorded; nothing is lost.", "yellow")
-    output.say(f"    Go on:  tickwork lifetimes resume {one}{flags(place)}")
+    if place.profile == "cloud":
+        output.say(f"Stopped looking. Lifetime {one} goes on where it is served.", "yellow")
+        output.say(f"    Look:   tickwork lifetimes watch {one}{flags(place)}")
+    else:
+        output.say(f"Stopped. Lifetime {one} stays as it is recorded; nothing is lost.", "yellow")
+        output.say(f"    Go on:  tickwork lifetimes resume {one}{flags(place)}")
     output.say(f"    End it: tickwork lifetimes abort {one} --reason WHY{flags(place)}")
     return INTERRUPTED
 
@@ -423,7 +427,9 @@ def flags(place: Place) -> str:
     from tickwork.model.ids import DEFAULT_TENANT
 
     words = ""
-    if place.home != Path(os.environ.get("TICKWORK_HOME") or ".tickwork"):
+    if place.profile != (os.environ.get("TICKWORK_PROFILE") or "local"):
+        words += f" --profile {place.profile}"
+    if place.profile == "local" and place.home != Path(os.environ.get("TICKWORK_HOME") or ".tickwork"):
         words += f" --home {place.home}"
     if place.tenant != (os.environ.get("TICKWORK_TENANT") or DEFAULT_TENANT):
         words += f" --tenant {place.tenant}"

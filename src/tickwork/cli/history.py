@@ -163,6 +163,7 @@ def fork(
 async def _fork(place: Place, lifetime: str, params: dict[str, Any], carry: Carry, *, run: bool) -> Outcome | Lifetime:
     """Forks where the home is held, or here; then carries the fork, or follows it."""
     from tickwork.cli import reach
+    from tickwork.cli.lifetimes import registered_graph
 
     told = reach.tell_holder(place, "fork", lifetime, params)
     if told is not None:
@@ -172,13 +173,15 @@ async def _fork(place: Place, lifetime: str, params: dict[str, Any], carry: Carr
         service = runtime.service
         parent = await service.get(lifetime, tenant=place.tenant)
         bound = None
-        if run:
+        if run and not reach.shared(place):
             bound = reach.code_of(await service.graph(parent.graph_digest, tenant=place.tenant), parent)
             await runtime.bind(bound, tenant=place.tenant)
         else:
             logging.getLogger("tickwork.executor").setLevel(logging.ERROR)  # that nothing runs here is no news
         forked = await runtime.guard(runtime.history.fork(parent.lifetime_id, tenant=place.tenant, **params))
         _say_started(forked, None)
+        if run and bound is None:
+            return await reach.carried(runtime, place, forked, await registered_graph(service, forked), carry)
         if bound is None:
             return forked
         return await runtime.guard(carry.to_the_end(service, forked, bound.graph))

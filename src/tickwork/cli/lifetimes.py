@@ -17,6 +17,7 @@ from tickwork.cli.history import fork, replay
 from tickwork.cli.options import HERE, Id, Json, JsonLines, Place
 from tickwork.cli.reconcile import reconcile
 from tickwork.cli.steering import abort, answer, pause, resume, signal
+from tickwork.cli.transfer import export, import_
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,8 +35,9 @@ app = App(
     help="List, read, pause, resume, abort, answer, replay and fork runs.",
     result_action="return_value",
 )
-for verb in (pause, resume, abort, answer, reconcile, signal, replay, fork):
+for verb in (pause, resume, abort, answer, reconcile, signal, replay, fork, export):
     app.command(verb)
+app.command(import_, name="import")
 
 PAGE = 1_000
 Status = Literal["PENDING", "RUNNING", "WAITING", "PAUSED", "COMPLETED", "FAILED", "ABORTED"]
@@ -86,7 +88,8 @@ def list_lifetimes(
     elif status or graph or labels or before:
         output.say("None matches. All of them: tickwork lifetimes list")
     else:
-        output.say(f"No lifetimes in {place.home}. Start one: tickwork run GRAPH")
+        where = place.home if place.profile == "local" else "this database"
+        output.say(f"No lifetimes in {where}. Start one: tickwork run GRAPH")
     return 0
 
 

@@ -24,8 +24,9 @@ GROUPS = ("Start here", "Run graphs", "Look and steer")
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     (GROUPS[0], "demo", "tickwork.cli.demo:demo", "Run the reference example, a coding agent, end to end."),
     (GROUPS[0], "new", "tickwork.cli.new:new", "Make a folder with a graph that runs and a test that passes."),
-    (GROUPS[0], "doctor", "tickwork.cli.doctor:doctor", "Check this machine, the home and the libraries."),
+    (GROUPS[0], "doctor", "tickwork.cli.doctor:doctor", "Check this machine, the home or the servers."),
     (GROUPS[1], "run", "tickwork.cli.run:run", "Run a graph: one lifetime, to its end."),
+    (GROUPS[1], "serve", "tickwork.cli.serve:serve", "Carry lifetimes of all tenants, alone or among many processes."),
     (GROUPS[1], "graph", "tickwork.cli.graph:app", "Validate, show, convert and register graphs."),
     (GROUPS[2], "lifetimes", "tickwork.cli.lifetimes:app", "List, read, watch, pause, resume, abort and answer runs."),
     (GROUPS[2], "inbox", "tickwork.cli.inbox:inbox", "Open questions to people, across all lifetimes."),
@@ -33,6 +34,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     (GROUPS[2], "usage", "tickwork.cli.usage:usage", "Tokens and money: what was used, how far budgets are used up."),
     (GROUPS[2], "metrics", "tickwork.cli.metrics:metrics", "What Prometheus may ask, in its text format."),
     (GROUPS[2], "dead-letters", "tickwork.cli.dead_letters:app", "What could not be handled: list, show, resend."),
+    (GROUPS[2], "db", "tickwork.cli.db:app", "The state database: migrate it, or check whether it has to be."),
     (GROUPS[2], "schema", "tickwork.cli.schema:schema", "JSON Schemas of what Tickwork reads and prints."),
 )
 MORE = {

@@ -38,11 +38,12 @@ class Place:
         DEFAULT_TENANT
     )
     profile: Annotated[
-        Literal["local", "test"],
+        Literal["local", "cloud", "test"],
         Parameter(
             name="--profile",
             env_var="TICKWORK_PROFILE",
-            help="local: SQLite and files in the home. test: in memory, gone when the command ends.",
+            help="local: SQLite and files in the home. cloud: the servers of TICKWORK_*_URL. test: in memory, gone "
+            "when the command ends.",
         ),
     ] = "local"
 

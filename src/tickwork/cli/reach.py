@@ -1,7 +1,11 @@
-"""How a command reaches a home: by opening it, by reading past the process that holds it, or by asking that process.
+"""How a command reaches what it is about: a home, or the database that processes share.
 
 A home has one writing process at a time. A verb first asks whoever holds the home, over its control socket; when
 nobody does, this process opens the home itself.
+
+On the profile cloud any number of processes write, and nobody holds anything: a command records what it has to say in
+its own process, publishes the reference, and the services (`tickwork serve`) go on with it. It has no role itself, so
+nothing runs in it, and when it is stopped the lifetime goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from tickwork.cli.carry import Carry
     from tickwork.cli.options import Place
     from tickwork.home import Holder
+    from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime
     from tickwork.model.policy import PolicyDocument
     from tickwork.ports import StoredGraph
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
 SECONDS_TO_END = 30
 """How long `abort` waits for what is in flight to be cancelled, before it says how far it came."""
 
+SECONDS_FOR_SERVICES = 5
+"""The same where the services do it; and after so long without a step it is said that perhaps nobody serves."""
+
 
 class NoHome(NotFound):
     """Nothing was ever recorded here: reading makes no home."""
@@ -40,6 +48,22 @@ class NoHome(NotFound):
     def __init__(self, home: Path) -> None:
         super().__init__(f"There is no Tickwork home at {home}.")
         self.hint = "Run a graph first (tickwork run GRAPH), or name the folder: --home DIR or TICKWORK_HOME."
+
+
+def shared(place: Place) -> bool:
+    """Whether other processes do the work: no home, no holder, no door."""
+    return place.profile == "cloud"
+
+
+def services() -> Holder:
+    """Who goes on with a lifetime on a shared profile: nobody in particular."""
+    from tickwork.home import Holder
+
+    return Holder(0, SERVICES)
+
+
+SERVICES = "tickwork serve"
+"""How they are told from a process that holds a home."""
 
 
 def profile_of(place: Place) -> Profile:
@@ -55,12 +79,13 @@ def profile_of(place: Place) -> Profile:
 async def opened(place: Place, *, guarded: bool = True) -> AsyncIterator[Runtime]:
     """The home, held by this process. Raises HomeInUse when another one holds it.
 
-    Nothing moves in it but what this command starts or carries on (`recover=False`). `guarded`: not with policies that
-    cannot be enforced.
+    Nothing moves in it but what this command starts or carries on (`recover=False`). On a shared profile it can record
+    and publish, and nothing moves in this process at all. `guarded`: not with policies that cannot be enforced.
     """
-    from tickwork.runtime import Runtime
+    from tickwork.runtime import ROLES, Runtime
 
-    async with Runtime(profile_of(place), recover=False, guarded=guarded) as runtime:
+    roles = frozenset() if shared(place) else ROLES
+    async with Runtime(profile_of(place), roles=roles, recover=False, guarded=guarded) as runtime:
         yield runtime
 
 
@@ -136,23 +161,61 @@ async def start_in(
     policies: PolicyDocument | None = None,
 ) -> Outcome:
     """As `start`, in a home that this process holds already."""
-    stored = await runtime.bind(bound, tenant=place.tenant)
+    stored = await _registered_in(runtime, place, bound)
     lifetime = await runtime.service.start(
         stored.digest, value, tenant=place.tenant, labels=labels, idempotency_key=idempotency_key, policies=policies
     )
     if idempotency_key is not None and not lifetime.ended and lifetime.status != "PAUSED":
         await runtime.service.resume(lifetime.lifetime_id, tenant=place.tenant)  # perhaps another process left it
-    return await runtime.guard(carry.to_the_end(runtime.service, lifetime, bound.graph))
+    return await carried(runtime, place, lifetime, bound.graph, carry)
+
+
+async def _registered_in(runtime: Runtime, place: Place, bound: BoundGraph) -> StoredGraph:
+    """The graph, registered, with its code in this process. On a shared profile it is not touched when it is there:
+    the source that it was registered with is where the services find the code."""
+    if not shared(place):
+        return await runtime.bind(bound, tenant=place.tenant)
+    try:
+        return await runtime.service.graph(bound.graph.digest, tenant=place.tenant)
+    except NotFound:
+        return await runtime.service.register(bound.graph, tenant=place.tenant, source=bound.source)
+
+
+async def carried(runtime: Runtime, place: Place, one: Lifetime, graph: AgentGraph | None, carry: Carry) -> Outcome:
+    """Carries a lifetime to its end in this process; on a shared profile shows it, and answers its questions."""
+    work = runtime.guard(carry.to_the_end(runtime.service, one, graph))
+    if not shared(place):
+        return await work
+    asking = asyncio.ensure_future(_ask_whether_anybody_serves(runtime, place, one))
+    try:
+        return await work
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _ask_whether_anybody_serves(runtime: Runtime, place: Place, one: Lifetime) -> None:
+    """Says so when a lifetime that is to run does not: the person would wait for nothing."""
+    from tickwork.cli import output
+
+    await runtime.clock.sleep(SECONDS_FOR_SERVICES)
+    now = await runtime.service.get(one.lifetime_id, tenant=place.tenant)
+    if now.status in ("PENDING", "RUNNING") and now.last_seq <= one.last_seq:
+        output.say(
+            f"Nothing has moved for {SECONDS_FOR_SERVICES} s. Does a `tickwork serve` run? `tickwork doctor` says who "
+            "is there. The lifetime is recorded; it runs when somebody serves.",
+            "yellow",
+        )
 
 
 async def register_graph(place: Place, bound: BoundGraph) -> StoredGraph:
-    """Registers `bound` in the home."""
+    """Registers `bound`; again with another source, from now on its code is loaded from there."""
     async with opened(place) as runtime:
         return await runtime.service.register(bound.graph, tenant=place.tenant, source=bound.source)
 
 
 async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any]) -> tuple[Lifetime, Holder | None]:
-    """Does a verb of the Service: the lifetime after it, and the other process that did it, if one did."""
+    """Does a verb of the Service: the lifetime after it, and who else goes on with it, if anybody does."""
     told = tell_holder(place, verb, lifetime, arguments)
     if told is not None:
         return told
@@ -162,8 +225,9 @@ async def apply(place: Place, verb: str, lifetime: str, arguments: dict[str, Any
         if verb == "abort":
             ended = runtime.service.wait(changed.lifetime_id, tenant=place.tenant)
             with contextlib.suppress(TimeoutError):
-                changed = await asyncio.wait_for(runtime.guard(ended), SECONDS_TO_END)
-        return changed, None
+                limit = SECONDS_FOR_SERVICES if shared(place) else SECONDS_TO_END
+                changed = await asyncio.wait_for(runtime.guard(ended), limit)
+        return changed, services() if shared(place) else None
 
 
 def only_record() -> None:
@@ -177,7 +241,10 @@ async def apply_and_carry(
     """Does a verb, then carries the lifetime on here.
 
     When another process holds the home it goes on there: `resume` follows it, the other verbs return where it stands.
+    So it is with the services of a shared profile.
     """
+    if shared(place):
+        return await _apply_and_follow(place, verb, lifetime, arguments, carry)
     told = tell_holder(place, verb, lifetime, arguments)
     if told is not None and verb == "resume":
         return await follow(place, told[0], told[1], carry)
@@ -201,6 +268,23 @@ async def apply_and_carry(
         return await runtime.guard(carry.to_the_end(service, changed, bound.graph))
 
 
+async def _apply_and_follow(
+    place: Place, verb: str, lifetime: str, arguments: dict[str, Any], carry: Carry
+) -> tuple[Lifetime, Holder | None] | Outcome:
+    """Records a verb. `resume` then shows how the services go on, and answers questions."""
+    if verb != "resume":
+        return await apply(place, verb, lifetime, arguments)
+    from tickwork.cli.lifetimes import registered_graph
+
+    async with opened(place) as runtime:
+        service = runtime.service
+        one = carry.lifetime = await service.get(lifetime, tenant=place.tenant)
+        if one.ended and "raised" not in arguments:
+            return await service.result(one.lifetime_id, tenant=place.tenant)
+        changed = await _do(runtime, place, verb, one.lifetime_id, arguments)
+        return await carried(runtime, place, changed, await registered_graph(service, changed), carry)
+
+
 async def follow(place: Place, one: Lifetime, who: Holder | None, carry: Carry) -> Outcome:
     """Shows a lifetime that another process runs, until it ends or waits for somebody."""
     from tickwork.cli import output
@@ -216,6 +300,8 @@ async def follow(place: Place, one: Lifetime, who: Holder | None, carry: Carry) 
 
 def holder_text(who: Holder | None) -> str:
     """`process 4711`, or as much as is known."""
+    if who is not None and who.command == SERVICES:
+        return f"`{SERVICES}`"
     return f"process {who.pid}" if who is not None and who.pid else "another process"
 
 
@@ -228,6 +314,13 @@ def tell_holder(place: Place, verb: str, lifetime: str, arguments: dict[str, Any
     _existing(place)
     told = ask_holder(place, verb, {"lifetime_id": lifetime, "tenant": place.tenant, **arguments})
     return None if told is None else (msgspec.convert(told[0], Lifetime), told[1])
+
+
+def who_goes_on(who: Holder) -> str:
+    """Who carries a lifetime on, in words."""
+    if who.command == SERVICES:
+        return f"{holder_text(who)} goes on with it"
+    return f"the process that holds the home goes on with it ({holder_text(who)})"
 
 
 def ask_holder(place: Place, verb: str, arguments: dict[str, Any]) -> tuple[Any, Holder] | None:
@@ -299,7 +392,17 @@ def load_named(place: Place, spec: str) -> BoundGraph:
             stored = None
         if stored is None:
             raise
+    if shared(place):
+        return _without_code(stored)
     return _loaded(stored, "Registered is", "so it cannot be run by name.", "run it again.")
+
+
+def _without_code(stored: StoredGraph) -> BoundGraph:
+    """A registered graph whose code other processes have."""
+    from tickwork.model.graph import graph_from_json
+    from tickwork.sdk.loading import BoundGraph
+
+    return BoundGraph(graph_from_json(stored.body), {}, stored.source, Path())
 
 
 async def _registered(place: Place, spec: str) -> StoredGraph:

@@ -213,7 +213,7 @@ def _print_changed(changed: Lifetime, verb: str, holder: Holder | None, *, json:
 
 def _who_goes_on(changed: Lifetime, verb: str, holder: Holder | None) -> str:
     """What happens next, and where: a request through another process is not done when it is recorded."""
-    from tickwork.cli.reach import holder_text
+    from tickwork.cli.reach import holder_text, who_goes_on
 
     if changed.ended:
         return ""
@@ -225,7 +225,7 @@ def _who_goes_on(changed: Lifetime, verb: str, holder: Holder | None) -> str:
         if holder is None:
             return ": nothing new starts"
         return f": nothing new starts; {holder_text(holder)} still records what is in flight"
-    return "" if holder is None else f"; the process that holds the home goes on with it ({holder_text(holder)})"
+    return "" if holder is None else f"; {who_goes_on(holder)}"
 
 
 def _user() -> str:

@@ -57,6 +57,7 @@ class Attempt(Channel):
         "last_beat",
         "late",
         "message",
+        "name",
         "permitted",
         "process",
         "shared",
@@ -67,9 +68,13 @@ class Attempt(Channel):
         "timers",
     )
 
-    def __init__(self, delivery: Delivery, message: NodeInput, bound: BoundNode, shared: Surroundings) -> None:
+    def __init__(
+        self, delivery: Delivery, message: NodeInput, bound: BoundNode, shared: Surroundings, name: str = ""
+    ) -> None:
         self.deliveries = [delivery]
         self.message, self.bound, self.shared = message, bound, shared
+        self.name = name
+        """How intents and receipts name it: its worker, and which of its attempts it is."""
         self.ctx = Context(message, bound.graph, bound.node, self)
         self.cancelled = False
         self.started_at = 0

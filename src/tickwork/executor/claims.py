@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tickwork.errors import StorageError
-from tickwork.model.claims import BEATS, KEPT, claim_key, claim_value, claimed_by
+from tickwork.model.claims import BEATS, KEPT, claim_key, claim_value, claimed_by, for_each
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -22,6 +22,12 @@ SLICE = 256
 
 PAUSE = 0.01
 """Seconds between two pieces, in which the loop is the others'."""
+
+TRIES = 3
+"""How often a claim is put at one beat, when the store refuses it."""
+
+AGAIN = 0.1
+"""Of the time between two beats, before the second try; twice as much before the third."""
 
 RECORDS = 1_000
 """Published records that are kept for a while."""
@@ -59,25 +65,45 @@ class Claims:
 
     async def release(self, work_ids: Iterable[str]) -> None:
         """Gives up claims: the work is done, or was not begun."""
-        for work_id in work_ids:
-            try:
-                await self._kv.delete(claim_key(work_id))
-            except StorageError:
-                continue  # it ends by itself
+        await for_each(work_ids, self._release)
+
+    async def _release(self, work_id: str) -> None:
+        try:
+            await self._kv.delete(claim_key(work_id))
+        except StorageError:
+            return  # it ends by itself
 
     async def beat(self, held: Container[str], work_ids: Sequence[str]) -> None:
-        """Says that this worker lives, for all of `work_ids` that it still has in `held` when their turn comes."""
+        """Says that this worker lives, for all of `work_ids` that it still has in `held` when their turn comes.
+
+        One that the store refuses is put again soon: a single answer that is lost must not cost a third of a lease.
+        """
         self._beat += 1
         self._value = claim_value(self._worker, self._beat)
-        for number, work_id in enumerate(work_ids, 1):
-            if number % SLICE == 0:
-                await self._clock.sleep(PAUSE)
+        for tried in range(TRIES):
+            if tried:
+                await self._clock.sleep(AGAIN * self.interval * tried)
+            work_ids = await self._renew(held, work_ids)
+            if not work_ids:
+                return
+
+    async def _renew(self, held: Container[str], work_ids: Sequence[str]) -> list[str]:
+        """Puts these claims anew; returns those that the store did not take."""
+        refused: list[str] = []
+
+        async def put(work_id: str) -> None:
             if work_id not in held:
-                continue  # released meanwhile
+                return  # released meanwhile
             try:
                 await self._kv.put(claim_key(work_id), self._value, self._ttl)
             except StorageError:
-                return  # the next beat tries again
+                refused.append(work_id)
+
+        for begin in range(0, len(work_ids), SLICE):
+            if begin:
+                await self._clock.sleep(PAUSE)
+            await for_each(work_ids[begin : begin + SLICE], put)
+        return refused
 
 
 class Published:

@@ -18,11 +18,11 @@ import msgspec
 
 from tickwork.executor.attempt import Attempt, HistoryReader, limit_error
 from tickwork.executor.outcome import Outcome, bounded, failed, succeeded
+from tickwork.executor.payloads import LargePayloads, Unreachable, has_large, lies_in_blobs
 from tickwork.executor.threads import Job, Threads
 from tickwork.model.choices import choice_problem
-from tickwork.model.messages import NodeInput
-from tickwork.model.records import Error, Payload
-from tickwork.payloads import is_large, spilled
+from tickwork.model.records import Error
+from tickwork.model.spending import LEASE_EXPIRED
 from tickwork.sdk.prices import Prices
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class Owner(Protocol):
         """The attempt has a credit, and its intent has to be in the log before it begins."""
         ...
 
+    def give_back(self, attempt: Attempt) -> None:
+        """The attempt cannot begin here, and somebody shall have its input again."""
+        ...
+
     async def publish_alone(self) -> None:
         """What has ended may be published now, if there is nothing to wait for."""
         ...
@@ -77,7 +81,7 @@ class Lanes:
         self._owner = owner
         self.clock, self.history = clock, history
         self.prices = prices or Prices()
-        self._blobs = blobs
+        self._payloads = LargePayloads(blobs, clock)
         self._coroutines = Lane(concurrency, self._begin_coroutine)
         self._threaded = Lane(threads or concurrency, self._begin_thread if threads else self._begin_here)
         self._processes = Lane(processes, self._begin_process)
@@ -133,8 +137,15 @@ class Lanes:
             lane.waiting.append(attempt)
 
     def _begin(self, lane: Lane, attempt: Attempt) -> None:
-        """Begins an attempt that has a credit now, or asks first whether it may."""
+        """Begins an attempt that has a credit now: with its payloads here, and once it may."""
         attempt.has_credit = True
+        if lies_in_blobs(attempt.message):
+            attempt.task = self.loop.create_task(self._fetch_first(lane, attempt))
+        else:
+            self._ready(lane, attempt)
+
+    def _ready(self, lane: Lane, attempt: Attempt) -> None:
+        """Nothing is left but to call user code: now, or when it is sure that it may be called."""
         if attempt.permitted:
             self._call_in(lane, attempt)
         else:
@@ -225,13 +236,11 @@ class Lanes:
         implementation = attempt.bound.implementation
         message, ctx = attempt.message, attempt.ctx
         try:
-            if _lies_in_blobs(message):
-                await self._fetch(message)
             value = await implementation.call(implementation.input_for(message, ctx), ctx)
             ctx.returned(value)
             outcome = succeeded(implementation, value)
-            if _is_large(outcome):
-                await self._spill(message.tenant_id, outcome)
+            if has_large(outcome):
+                outcome = await self._stored(attempt, outcome)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, and no worker dies of it
@@ -242,22 +251,10 @@ class Lanes:
 
     def _begin_here(self, attempt: Attempt) -> None:
         """Sync code without threads: it holds up the loop, which tests and simulations want."""
-        if _lies_in_blobs(attempt.message):
-            self._fetch_first(attempt, self._call_here)
-        else:
-            self._call_here(attempt)
-
-    def _call_here(self, attempt: Attempt) -> None:
         self._enter(attempt)
         self._returned(attempt, self._context.copy().run(_call, attempt))
 
     def _begin_thread(self, attempt: Attempt) -> None:
-        if _lies_in_blobs(attempt.message):
-            self._fetch_first(attempt, self._call_in_thread)
-        else:
-            self._call_in_thread(attempt)
-
-    def _call_in_thread(self, attempt: Attempt) -> None:
         assert self._threads is not None  # noqa: S101 - opened before anything is submitted
         self._enter(attempt)
         self._jobs[attempt] = self._threads.run(
@@ -269,11 +266,9 @@ class Lanes:
 
         async def drive() -> None:
             try:
-                if _lies_in_blobs(attempt.message):
-                    await self._fetch(attempt.message)
                 outcome = await run_in_process(attempt, lambda: self._enter(attempt))
-                if _is_large(outcome):
-                    await self._spill(attempt.message.tenant_id, outcome)
+                if has_large(outcome):
+                    outcome = await self._stored(attempt, outcome)
             except asyncio.CancelledError as error:
                 if self._closing:
                     raise
@@ -286,8 +281,8 @@ class Lanes:
 
     def _returned(self, attempt: Attempt, outcome: Outcome) -> None:
         """Sync code has returned."""
-        if not attempt.done and _is_large(outcome):
-            self.later(self._spill_and_finish(attempt, outcome))
+        if not attempt.done and has_large(outcome):
+            attempt.task = self.loop.create_task(self._store_and_finish(attempt, outcome))
         else:
             self._finish(attempt, outcome)
 
@@ -374,46 +369,52 @@ class Lanes:
 
     # -- large payloads
 
-    def _fetch_first(self, attempt: Attempt, then: Callable[[Attempt], None]) -> None:
-        async def fetch() -> None:
-            try:
-                await self._fetch(attempt.message)
-            except Exception as error:  # noqa: BLE001 - whatever the blob store raises fails this attempt, no more
-                self._finish(attempt, failed(error))
-            else:
-                attempt.task = None
-                if not attempt.done:
-                    then(attempt)
+    async def _fetch_first(self, lane: Lane, attempt: Attempt) -> None:
+        """Gets the payloads that lie in the blob store, before anything is asked or called.
 
-        attempt.task = self.loop.create_task(fetch())
-
-    async def _fetch(self, message: NodeInput) -> None:
-        """Puts the bytes of payloads that lie in the blob store into the message."""
-        message.input = await self._whole(message.tenant_id, message.input)
-        message.lifetime_input = await self._whole(message.tenant_id, message.lifetime_input)
-        for past in message.executions:
-            past.result = await self._whole(message.tenant_id, past.result)
-
-    async def _whole(self, tenant_id: str, payload: Payload | None) -> Payload | None:
-        if payload is None or payload.uri is None:
-            return payload
-        data = await self._blobs.get(tenant_id, payload.uri, payload.sha256)
-        return Payload(data, payload.content_type, None, len(data))
-
-    async def _spill_and_finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        Without the blob store the attempt is given back: its input comes again, to whoever can do it, as the same
+        attempt. User code was not called, so nothing has failed.
+        """
         try:
-            await self._spill(attempt.message.tenant_id, outcome)
-        except Exception as error:  # noqa: BLE001 - whatever the blob store raises fails this attempt, no more
-            outcome = failed(error)
-        self._finish(attempt, outcome)
+            await self._payloads.fetch(attempt.message)
+        except Unreachable as error:
+            log.warning("%s; the attempt is given back, and its input is sent again", error)
+            if not attempt.done and attempt.late is None:  # who waited too long is recorded, once that is allowed
+                self._owner.give_back(attempt)
+        except Exception as error:  # noqa: BLE001 - a payload that is not there, or not what it was
+            self._finish(attempt, failed(error))
+        else:
+            attempt.task = None
+            if not attempt.done and attempt.late is None:
+                self._ready(lane, attempt)
 
-    async def _spill(self, tenant_id: str, outcome: Outcome) -> None:
-        """Stores large payloads as blobs: before the record is published, so that no record ever points nowhere."""
-        if outcome.result is not None:
-            outcome.result = await spilled(self._blobs, tenant_id, outcome.result)
-        for choice in outcome.next or ():
-            if choice.input is not None:
-                choice.input = await spilled(self._blobs, tenant_id, choice.input)
+    async def _stored(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """The outcome with its large payloads in the blob store, however long that is away.
+
+        The result is there, so user code is not called again for it as long as that can be helped: its limits are over,
+        and its worker goes on to claim it. After that the attempt counts as lost with its worker, not as failed.
+        """
+        if attempt.stopping is not None:
+            return outcome  # it is not what will be recorded
+        self._clear_timers(attempt)
+        try:
+            await self._payloads.store(attempt.message, outcome)
+        except Unreachable as error:
+            why = f"{error}; its result is lost"
+            log.warning("%s", why)
+            return Outcome("TIMED_OUT", None, Error(LEASE_EXPIRED, why, retryable=True))
+        return outcome
+
+    async def _store_and_finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        try:
+            outcome = await self._stored(attempt, outcome)
+        except Exception as error:  # noqa: BLE001 - the store is full, or will not have it
+            outcome = failed(error)
+        except asyncio.CancelledError as error:
+            if self._closing:
+                raise
+            outcome = failed(error)  # it was told to stop
+        self._finish(attempt, outcome)
 
 
 def _call(attempt: Attempt) -> Outcome:
@@ -425,18 +426,6 @@ def _call(attempt: Attempt) -> Outcome:
         return succeeded(implementation, value)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything, and no worker dies of it
         return failed(error)
-
-
-def _lies_in_blobs(message: NodeInput) -> bool:
-    if message.input is not None and message.input.uri is not None:
-        return True
-    if message.lifetime_input is not None and message.lifetime_input.uri is not None:
-        return True
-    return any(past.result is not None and past.result.uri is not None for past in message.executions)
-
-
-def _is_large(outcome: Outcome) -> bool:
-    return is_large(outcome.result) or (bool(outcome.next) and any(is_large(c.input) for c in outcome.next or ()))
 
 
 def _allowed(attempt: Attempt, outcome: Outcome) -> Outcome:

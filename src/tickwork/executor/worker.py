@@ -29,7 +29,7 @@ from tickwork.executor.lanes import Lanes
 from tickwork.executor.outcome import Outcome
 from tickwork.executor.verdicts import hook_of, verdict
 from tickwork.model import messages
-from tickwork.model.claims import LEASE
+from tickwork.model.claims import LEASE, for_each
 from tickwork.model.lifetime import Projection
 from tickwork.model.messages import Append, Cancel, Receipt
 from tickwork.model.records import Error, Execution, intent
@@ -64,6 +64,9 @@ PARKED = 10_000
 """Inputs for graphs that are not loaded here that are kept for the moment when one is. The oldest ones beyond it are
 let go: nobody has claimed them, so the sweeper sends them again."""
 
+DRAIN_LOOK = 0.02
+"""Seconds between two looks whether all is recorded, while it drains."""
+
 REMEMBERED_CANCELS = 10_000
 """Cancelled executions remembered, because a Cancel may overtake its input."""
 
@@ -86,7 +89,10 @@ class Executor:
         processes: int = 8,
         lease: float = LEASE,
         prices: Prices | None = None,
+        pool: str = GROUP,
     ) -> None:
+        """`pool`: the group that shares the inputs of all graphs. One of another name serves its own graphs alone and
+        leaves all others to the pools that know them; the empty one is a pool of this worker alone."""
         self._bus, self._clock, self._registry = bus, clock, registry
         self.name = f"{ids.token()} python/{__version__}"
         """How records name this worker: boot id, language and version."""
@@ -95,6 +101,10 @@ class Executor:
         self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self, prices)
         self._attempts: dict[str, Attempt] = {}
         """By work id: at most one attempt at a time at the same work."""
+        self._claiming: dict[str, Attempt] = {}
+        """Those that are being claimed: their input may come a second time meanwhile."""
+        self._begun = 0
+        """Attempts that were made of inputs so far, which numbers them."""
         self._failure: Exception | None = None
         """What went wrong when an attempt published its own record: the executor's loop ends of it."""
         self._asking: dict[str, Attempt] = {}
@@ -111,6 +121,11 @@ class Executor:
         self._receipts: Subscription | None = None
         self._limit = concurrency + BACKLOG
         self._taken = 0
+        self._pool = pool
+        self._complete = False
+        self._draining = False
+        self._receiving: asyncio.Task[None] | None = None
+        """The loop that takes inputs, while it waits for some."""
         registry.on_bind(self._unpark)
 
     async def start(self) -> None:
@@ -120,7 +135,7 @@ class Executor:
         self._cancels = await self._bus.subscribe([f"{messages.CANCELLATIONS}.*"], "")
         self._receipts = await self._bus.subscribe([f"{messages.RECEIPTS}.*"], "")
         topics = [f"{messages.TASK_INPUTS}.*", f"{messages.PLAN_INPUTS}.*"]
-        self._inputs = await self._bus.subscribe(topics, GROUP)
+        self._inputs = await self._bus.subscribe(topics, self._pool)
 
     async def run(self) -> None:
         """Serves until cancelled; then what is running is stopped and stays unacknowledged. After `start`."""
@@ -148,56 +163,114 @@ class Executor:
             for subscription in (self._inputs, self._cancels, self._receipts):
                 await subscription.close()
 
+    async def drain(self, hand_over: float, seconds: float) -> None:
+        """Takes no more inputs; returns when what is in hand is recorded, at the latest after so many seconds.
+
+        After `hand_over` seconds it leaves the group, so that others get what comes: what still runs here is claimed.
+        """
+        self._draining = True
+        if self._receiving is not None:
+            self._receiving.cancel()
+        begun = self._clock.monotonic()
+        for until in (begun + hand_over, begun + seconds):
+            while self._taken and self._clock.monotonic() < until:
+                await self._clock.sleep(DRAIN_LOOK)
+            if self._inputs is not None:
+                await self._inputs.close()
+
+    def complete(self) -> None:
+        """All graphs that are served here are bound: inputs of others are for other pools, if this is a named one."""
+        self._complete = True
+        if self._pool != GROUP:
+            parked, self._parked = self._parked, {}
+            left = [delivery for waiting in parked.values() for delivery in waiting.values()]
+            if left and self._inputs is not None:
+                self._lanes.later(self._inputs.ack(left))
+
     async def _take(self, subscription: Subscription) -> None:
         while True:
-            while (free := self._limit - self._taken) <= 0:
+            while (free := self._limit - self._taken) <= 0 and not self._draining:
                 self._room.clear()
                 await self._room.wait()
-            deliveries = await subscription.receive(min(free, BATCH))
+            deliveries = await self._received(subscription, free)
             if not deliveries:
                 return  # the bus was stopped
-            for delivery in deliveries:
-                await self._accept(delivery, subscription)
+            await self._accept_all(deliveries, subscription)
 
-    async def _accept(self, delivery: Delivery, subscription: Subscription) -> None:
+    async def _received(self, subscription: Subscription, free: int) -> list[Delivery]:
+        if not self._draining:
+            self._receiving = asyncio.current_task()
+            try:
+                return await subscription.receive(min(free, BATCH))
+            except asyncio.CancelledError:
+                if not self._draining:
+                    raise
+            finally:
+                self._receiving = None
+        await asyncio.Event().wait()  # until the executor ends: nothing more is taken
+        return []
+
+    async def _accept_all(self, deliveries: list[Delivery], subscription: Subscription) -> None:
+        """Takes what is new among these inputs: one after the other, but for the claims, which all go out together."""
+        wanted: list[Attempt] = []
+        for delivery in deliveries:
+            attempt = await self._sort(delivery, subscription)
+            if attempt is not None:
+                wanted.append(attempt)
+        await for_each(wanted, self._claim)
+
+    async def _sort(self, delivery: Delivery, subscription: Subscription) -> Attempt | None:
+        """The attempt that an input asks for; None when there is nothing to begin, and its input is cared for."""
         try:
             message = messages.decode_input(delivery.message.value)
         except msgspec.MsgspecError as error:
             await self._bury(delivery, str(error))
             await subscription.ack([delivery])
-            return
+            return None
         work_id = message.work_id
-        running = self._attempts.get(work_id)
+        running = self._attempts.get(work_id) or self._claiming.get(work_id)
         if running is not None:
             running.deliveries.append(delivery)
-            return
+            return None
         record = self._published.get(work_id)
         if record is not None:
             self.counts["repeated_records"] += 1
             again = BusMessage(message.lifetime_id, record)
             await self._publish_surely(messages.topic(messages.DATA_PLANE, message.tenant_id), [again])
             await subscription.ack([delivery])
-            return
+            return None
         bound = self._registry.find(message.graph_digest, message.node)
         if bound is None:
-            await self._park(delivery, message, subscription)
-            return
-        if not await self._claims.take(work_id):
-            await subscription.ack([delivery])
-            return
-        running = self._attempts.get(work_id)
-        if running is not None:  # it came twice while it was being claimed
-            running.deliveries.append(delivery)
-            return
-        hook = hook_of(bound) if message.reconcile else bound
-        attempt = Attempt(delivery, message, hook or bound, self._lanes)
-        self._attempts[work_id] = attempt
+            if self._complete and self._pool != GROUP:
+                await subscription.ack([delivery])
+            else:
+                await self._park(delivery, message, subscription)
+            return None
+        self._begun += 1
+        name = f"{self.name} #{self._begun}"
+        hook = hook_of(bound) if message.reconcile else None
+        attempt = self._claiming[work_id] = Attempt(delivery, message, hook or bound, self._lanes, name)
         self._taken += 1
+        return attempt
+
+    async def _claim(self, attempt: Attempt) -> None:
+        """Begins an attempt, unless another worker has it."""
+        message = attempt.message
+        work_id = message.work_id
+        taken = await self._claims.take(work_id)
+        del self._claiming[work_id]
+        if not taken:
+            self._taken -= 1
+            self._room.set()
+            if self._inputs is not None:
+                await self._inputs.ack(attempt.deliveries)
+            return
+        self._attempts[work_id] = attempt
         self.counts["taken"] += 1
         reason = self._cancelled.pop(message.exec_id, None)
         if reason is not None:
             self.ended(attempt, _cancelled(reason))
-        elif hook is None:
+        elif message.reconcile and attempt.bound.implementation.reconcile is None:
             self.ended(attempt, Outcome("FAILED", None, Error("NoHook", f"`{message.node}` has no reconcile hook")))
         else:
             self._lanes.submit(attempt)
@@ -230,10 +303,6 @@ class Executor:
         if parked and self._inputs is not None:
             self._lanes.later(self._accept_all(list(parked.values()), self._inputs))
 
-    async def _accept_all(self, deliveries: list[Delivery], subscription: Subscription) -> None:
-        for delivery in deliveries:
-            await self._accept(delivery, subscription)
-
     # -- what every worker hears
 
     async def _hear(self, subscription: Subscription, handle: Callable[[bytes], None]) -> None:
@@ -253,14 +322,17 @@ class Executor:
 
     def _on_receipt(self, value: bytes) -> None:
         receipt = messages.decode_receipt(value)
-        if receipt.worker == self.name:
-            self._permit(receipt)
+        attempt = self._asking.get(receipt.entry_id)
+        if attempt is not None and attempt.name == receipt.worker:
+            self._permit(attempt, receipt)
 
     async def _beat(self) -> None:
         """Says that this worker lives, and asks again for receipts that did not come."""
         while True:
             await self._clock.sleep(self._claims.interval)
             await self._claims.beat(self._attempts, list(self._attempts))
+            for entry_id in [known for known, attempt in self._asking.items() if attempt.done]:
+                del self._asking[entry_id]
             self.counts["repeated_intents"] += len(self._asking)
             self._permits += self._asking.values()
             self._wake.set()
@@ -269,20 +341,24 @@ class Executor:
 
     def ask_permit(self, attempt: Attempt) -> None:
         """User code may not be called before the log shows that it was this worker that was going to."""
-        self._asking[intent(attempt.message.exec_id, self.name).id] = attempt
+        self._asking[intent(attempt.message.exec_id, attempt.name).id] = attempt
         self._permits.append(attempt)
         self._wake.set()
 
-    def _permit(self, receipt: Receipt) -> None:
-        attempt = self._asking.pop(receipt.entry_id, None)
-        if attempt is None or attempt.done:
+    def _permit(self, attempt: Attempt, receipt: Receipt) -> None:
+        del self._asking[receipt.entry_id]
+        if attempt.done:
             return
         if receipt.accepted:
             self._lanes.permitted(attempt)
         else:
             # Another worker was first, or the attempt was given up: what becomes of it is not for this one to say.
-            self._lanes.drop(attempt)
-            self._lanes.later(self._dropped(attempt))
+            self.give_back(attempt)
+
+    def give_back(self, attempt: Attempt) -> None:
+        """The attempt does not begin here: nothing is recorded of it, and nobody has it any more."""
+        self._lanes.drop(attempt)
+        self._lanes.later(self._dropped(attempt))
 
     async def _dropped(self, attempt: Attempt) -> None:
         self._attempts.pop(attempt.message.work_id, None)
@@ -295,6 +371,8 @@ class Executor:
     def _cancel(self, cancel: Cancel) -> None:
         if cancel.exec_ids is None:
             found = [a for a in self._attempts.values() if a.message.lifetime_id == cancel.lifetime_id]
+            claiming = [a for a in self._claiming.values() if a.message.lifetime_id == cancel.lifetime_id]
+            self._cancelled |= {attempt.message.exec_id: cancel.reason for attempt in claiming}
         else:
             found = []
             for exec_id in cancel.exec_ids:
@@ -366,9 +444,9 @@ class Executor:
 
     def _intent(self, attempt: Attempt) -> BusMessage:
         message = attempt.message
-        append = Append(
-            message.tenant_id, message.lifetime_id, (intent(message.exec_id, self.name),), receipt=self.name
-        )
+        # Not the worker but this one attempt: should the input come to it again when all is over, it is refused.
+        entry = intent(message.exec_id, attempt.name)
+        append = Append(message.tenant_id, message.lifetime_id, (entry,), receipt=attempt.name)
         return BusMessage(message.lifetime_id, messages.encode(append))
 
     def _encoded(self, attempt: Attempt, entry: Entry) -> bytes:
@@ -389,7 +467,7 @@ class Executor:
         return {
             **self.counts,
             "refused": self._claims.refused,
-            "queued": sum(self._bus.depth(f"{name}.*", GROUP) for name in inputs),
+            "queued": sum(self._bus.depth(f"{name}.*", self._pool) for name in inputs),
             "held": self._taken,
             "held_limit": self._limit,
             "parked": self._parked_count(),

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+T = TypeVar("T")
+
 LEASE = 30.0
 """Seconds of silence after which a worker is given up (the runtime's `lease`)."""
 
@@ -10,6 +18,13 @@ BEATS = 3
 
 KEPT = 4
 """Leases after which a claim that nobody renews is forgotten altogether."""
+
+EPOCH = "claims/epoch"
+"""The key by which watchers see that the store forgot: what it holds is never changed, and has no end."""
+
+AT_ONCE = 64
+"""Claims that one process is asking about at the same time. A store that is reached over a network answers them all in
+the time of a few."""
 
 
 def claim_key(work_id: str) -> str:
@@ -30,3 +45,18 @@ def claimed_by(value: bytes) -> str:
 def reconcile_work(exec_id: str) -> str:
     """The id of asking the reconcile hook about an execution: other work than the execution itself."""
     return f"{exec_id}?"
+
+
+async def for_each(items: Iterable[T], do: Callable[[T], Awaitable[None]]) -> None:
+    """Does something with the claim of each item, AT_ONCE at a time, begun in order. What `do` raises ends it."""
+    left = list(items)
+    left.reverse()
+
+    async def work_off() -> None:
+        while left:
+            await do(left.pop())
+
+    if len(left) <= 1:
+        await work_off()  # no task for what is mostly one
+        return
+    await asyncio.gather(*[work_off() for _ in range(min(AT_ONCE, len(left)))])

@@ -11,6 +11,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tickwork.errors import TickworkError
 from tickwork.model.words import shown
 
@@ -61,6 +63,8 @@ class Condition:
         Raises ConditionError when it cannot be evaluated (a missing field, a wrong type) or is not true or false.
         """
         result = values.get("result")
+        if has_nul(result):
+            raise ConditionError(f"condition `{self.text}` failed: {HIDDEN}")
         outcome = self._expression.eval(data={**values, "route": route_of(result)})
         value = outcome.value()
         if outcome.type().name() == "ERROR":
@@ -69,6 +73,20 @@ class Condition:
             what = TYPES.get(kind := outcome.type().name().lower(), kind)
             raise ConditionError(f"condition `{self.text}` gave {what}, not true or false")
         return value
+
+
+_written = msgspec.json.Encoder().encode
+
+
+def has_nul(value: Any) -> bool:
+    """Whether a text in it has a NUL: the engine takes that for the end, and does not see what follows."""
+    try:
+        return b"\\u0000" in _written(value)
+    except (OverflowError, ValueError, TypeError, RecursionError):
+        return False  # the engine says what is wrong with it
+
+
+HIDDEN = "a text has a NUL in it, and what stands behind that would not be seen"
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ counters in millionths. Policies, usage reports and Prometheus all read these su
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -37,6 +38,10 @@ SCALES: dict[str, int] = {
 
 CUSTOM = "custom."
 CUSTOM_SCALE = 1_000_000
+
+LARGEST = 2**63 - 1
+"""The largest number that every record, message and row takes. What adds up to more stays there: over every limit."""
+
 MAX_CUSTOM = 10**12
 """Greatest size of a custom counter."""
 
@@ -93,12 +98,20 @@ def _custom(used: Telemetry, measure: str) -> int:
     return round(value * CUSTOM_SCALE)
 
 
-class Quantity(msgspec.Struct, frozen=True, array_like=True):
+class Quantity(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """What a tenant's policy adds up: a measure (or `executions`) of all that `match` takes, in a window."""
 
     measure: str
     match: Match = Match()
     window: Window | None = None
+
+    @cached_property
+    def key(self) -> bytes:
+        """What tells it from others, short."""
+        return _key(self)
+
+
+_key = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Total(msgspec.Struct, array_like=True):

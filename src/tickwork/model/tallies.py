@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from tickwork.model.policy import fits
 from tickwork.model.records import Execution
 from tickwork.model.spending import (
     CHILD,
@@ -203,10 +204,13 @@ class Tally:
             return False
         return match.lifetime(graph, _labels(labels) if match.labels else {})
 
-    def may_take(self, held: Reservation) -> bool:
-        """Whether what is reserved may come to count here. Its model is not known yet, so it may be any."""
+    def may_take(self, held: Reservation, *, labels: bool = True) -> bool:
+        """Whether what is reserved may come to count here. Its model is not known yet, so it may be any. `labels`
+        False: as far as they allow."""
         match = self.quantity.match
-        return match.node(held.kind, held.node) and match.lifetime(held.graph, held.labels)
+        if not match.node(held.kind, held.node):
+            return False
+        return match.lifetime(held.graph, held.labels) if labels else fits(held.graph, match.graph)
 
     def add(self, minute: int, executions: int, amount: int) -> None:
         """Adds what was used in a minute, if it lies in the window."""
@@ -248,13 +252,28 @@ class Tally:
 class _Tenant:
     """The tallies of a tenant by the bytes of their Quantity, and its reservations by exec id."""
 
-    __slots__ = ("held", "of_lifetime", "routes", "tallies")
+    __slots__ = ("held", "of_lifetime", "routes", "takers", "tallies")
 
     def __init__(self) -> None:
         self.tallies: dict[bytes, Tally] = {}
-        self.held: dict[str, tuple[Reservation, list[Tally]]] = {}
+        self.held: dict[str, tuple[Reservation, tuple[Tally, ...]]] = {}
         self.of_lifetime: dict[str, set[str]] = {}
         self.routes: dict[Account, tuple[Tally, ...]] = {}
+        self.takers: dict[tuple[str, str, str], tuple[Tally, ...]] = {}
+        """By graph, kind and node, as far as labels allow: what a reservation may come to count in."""
+
+    def may_take(self, held: Reservation) -> tuple[Tally, ...]:
+        """The tallies that a reservation may come to count in."""
+        key = (held.graph, held.kind, held.node)
+        found = self.takers.get(key)
+        if found is None:
+            if len(self.takers) >= ROUTES:
+                self.takers.clear()
+            found = tuple([tally for tally in self.tallies.values() if tally.may_take(held, labels=False)])
+            self.takers[key] = found
+        if any(tally.quantity.match.labels for tally in found):
+            return tuple([tally for tally in found if tally.may_take(held)])
+        return found
 
 
 class Balances:
@@ -271,7 +290,7 @@ class Balances:
         fresh: dict[bytes, Tally] = {}
         self._requests += 1
         for quantity in quantities:
-            key = _key(quantity)
+            key = quantity.key
             first = first_minute(quantity.window, now)
             found = known.get(key)
             if found is None or not found.move(first):
@@ -283,23 +302,25 @@ class Balances:
         """Takes in tallies that hold all that is recorded."""
         tenant = self._tenant(tenant_id)
         for tally in tallies:
-            tenant.tallies[_key(tally.quantity)] = tally
+            tenant.tallies[tally.quantity.key] = tally
         if len(tenant.tallies) > MOST_TALLIES:
             kept = [item for item in tenant.tallies.items() if item[1].asked == self._requests]
             tenant.tallies = dict(kept)
         tenant.routes.clear()
+        tenant.takers.clear()
         known = tenant.tallies.values()
         for tally in known:
             tally.held = tally.held_amount = 0
-        for reservation, places in tenant.held.values():
-            places[:] = [tally for tally in known if tally.may_take(reservation)]
+        for exec_id, (reservation, _) in tenant.held.items():
+            places = tenant.may_take(reservation)
             for tally in places:
                 tally.hold(reservation)
+            tenant.held[exec_id] = (reservation, places)
 
     def totals(self, tenant_id: str, quantities: Sequence[Quantity]) -> list[Total]:
         """How Quantities stand that are not due."""
         known = self._tenant(tenant_id).tallies
-        return [known[_key(quantity)].total() for quantity in quantities]
+        return [known[quantity.key].total() for quantity in quantities]
 
     def count(self, uses: Uses) -> None:
         """Adds what a commit recorded."""
@@ -326,7 +347,7 @@ class Balances:
         """Holds it until it is released."""
         tenant = self._tenant(reservation.tenant_id)
         self._held += reservation.exec_id not in tenant.held
-        places = [tally for tally in tenant.tallies.values() if tally.may_take(reservation)]
+        places = tenant.may_take(reservation)
         for tally in places:
             tally.hold(reservation)
         tenant.held[reservation.exec_id] = (reservation, places)
@@ -372,9 +393,6 @@ class Balances:
             found = tuple([tally for tally in tenant.tallies.values() if tally.takes(account)])
             tenant.routes[account] = found
         return found
-
-
-_key = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 @lru_cache(4_096)

@@ -35,7 +35,7 @@ class Question(msgspec.Struct):
     digest: str
     raised: dict[str, Decimal]
     facts: dict[str, Any]
-    """What a condition sees as `lifetime`."""
+    """What a condition sees as `lifetime`, if one looks at it."""
 
 
 class Answer(msgspec.Struct):
@@ -71,7 +71,8 @@ class Admission:
             node.maximum.tokens or 0, node.maximum.cost_nano_usd,
             quantities,
         )  # fmt: skip
-        return Question(demand, rules, current.digest, state.raised, state.facts())
+        facts = state.facts() if any(rule.expression.reads for rule in rules) else {}
+        return Question(demand, rules, current.digest, state.raised, facts)
 
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Judges and reserves, in this order, in one step."""

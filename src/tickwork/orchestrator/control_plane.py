@@ -24,20 +24,20 @@ from tickwork.model.ids import child_lifetime_id
 from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.admission import Admission
 from tickwork.orchestrator.fold import fold, outstanding, wanted
-from tickwork.orchestrator.inputs import EntryCache
+from tickwork.orchestrator.inputs import BlobsAway, EntryCache
 from tickwork.orchestrator.performing import Performer, as_shown
 from tickwork.orchestrator.projection import marked
-from tickwork.orchestrator.serving import Serving
+from tickwork.orchestrator.serving import PATIENCE, Serving
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.messages import Committed
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
-    from tickwork.orchestrator.leases import Leases
+    from tickwork.orchestrator.leases import Leases, Verdict
     from tickwork.orchestrator.policies import PolicyIndex
     from tickwork.orchestrator.rebuilding import Rebuilder
     from tickwork.orchestrator.state import Command, LifetimeState, Visit
@@ -54,6 +54,9 @@ IDLE_STATES = 1_000
 
 LEFT = 10_000
 """Lifetimes that left the memory whose ids are remembered: a first reference to one of them is no new lifetime."""
+
+UNSERVED = 10_000
+"""Lifetimes whose payloads cannot be had now that are remembered; the sweeper finds any others after a lease."""
 
 NEW_FOR = 1_000_000
 """Microseconds for which a first reference is believed to be one; an older one may have been delivered before."""
@@ -73,7 +76,9 @@ class ControlPlane:
         data_plane: DataPlane,
         clock: Clock,
         predecessors: Predecessors = "alive",
+        patience: float | None = PATIENCE,
     ) -> None:
+        """`patience`: seconds for which a batch is tried that the store refuses; None: until it is handled."""
         self._predecessors = predecessors
         self._bus, self._store, self._clock = bus, store, clock
         self._cache = EntryCache(store, blobs)
@@ -90,7 +95,9 @@ class ControlPlane:
         """When each lifetime that should move did so last, on the monotonic clock, the longest ago first."""
         self._checked: dict[str, float] = {}
         """Since when such a lifetime was not rechecked, likewise."""
-        self._serving = Serving(bus, messages.CONTROL_PLANE, clock)
+        self._unserved: dict[str, str] = {}
+        """The tenants of lifetimes that need a payload which the blob store does not serve now."""
+        self._serving = Serving(bus, messages.CONTROL_PLANE, clock, patience)
         # States are advanced in place across awaits: the plane's loop, the sweeper and resumes take turns.
         self._turn = asyncio.Lock()
         self.counts = {"folded": 0, "rebuilt": 0, "rechecked": 0, "lost_attempts": 0, "stuck": 0}
@@ -108,6 +115,10 @@ class ControlPlane:
         """Serves the topics of all tenants until cancelled. After `start`."""
         await self._serving.run(self.run_once)
 
+    async def stop(self) -> None:
+        """Takes no batch from now on; `run` ends with the one in hand."""
+        await self._serving.stop()
+
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
         """Handles one batch of references. Raises StorageError; the batch may then be handed in again."""
         async with self._turn:
@@ -120,19 +131,23 @@ class ControlPlane:
                 try:
                     await self._handle(reference)
                 except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
-                    self._set_aside(reference.lifetime_id, error)
+                    self._set_aside(reference.tenant_id, reference.lifetime_id, error)
             await self._performer.flush()
 
-    def _set_aside(self, lifetime_id: str, error: Exception) -> None:
+    def _set_aside(self, tenant_id: str, lifetime_id: str, error: Exception) -> None:
         """One lifetime that cannot be handled must not stop the others: it stays as it is recorded.
 
-        Raises the error when it concerns everybody: the store is gone. Then, too, the state is made again from the
-        log, for nobody knows how much of what it demands was done.
+        One that needs a payload which the blob store does not serve now is tried again when what stands still is
+        looked at. Raises the error when it concerns everybody: the store is gone. Then, too, the state is made again
+        from the log, for nobody knows how much of what it demands was done.
         """
         family = (lifetime_id, *self._ancestors(self._held(lifetime_id)))
-        self._moving.pop(lifetime_id, None)
-        self._idle.pop(lifetime_id, None)
-        self._leave(lifetime_id)
+        self._drop(lifetime_id)
+        if isinstance(error, BlobsAway):
+            log.warning("lifetime %s needs a payload that cannot be had, and is tried again: %s", lifetime_id, error)
+            if len(self._unserved) < UNSERVED:
+                self._unserved[lifetime_id] = tenant_id
+            return
         if isinstance(error, StorageError) and not isinstance(error, StoreCorrupt):
             raise error
         self.counts["stuck"] += 1
@@ -181,6 +196,8 @@ class ControlPlane:
             "moving": len(self._moving),
             "idle": len(self._idle),
             "idle_limit": IDLE_STATES,
+            "unserved": len(self._unserved),
+            "unserved_limit": UNSERVED,
         }
 
     def _held(self, lifetime_id: str) -> LifetimeState | None:
@@ -204,8 +221,10 @@ class ControlPlane:
             return
         try:
             await self._recover(tenant_id, lifetime_id, self._predecessors)
+        except BlobsAway:
+            raise  # whoever wants it taken up has to know
         except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
-            self._set_aside(lifetime_id, error)
+            self._set_aside(tenant_id, lifetime_id, error)
 
     async def _recover(self, tenant_id: str, lifetime_id: str, workers: Predecessors) -> None:
         """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
@@ -232,9 +251,19 @@ class ControlPlane:
 
         Work that a living worker has claimed is left to it; the attempts of one that is gone are recorded as lost.
         """
+        state = self._held(lifetime_id)
+        if state is None:
+            await self._serve_again(lifetime_id)
+            return
+        nodes = state.topology.nodes
+        sent = {v.exec_id: v.intent for v in state.open.values() if v.phase == "sent" and nodes[v.node].runs_code}
+        verdicts = await leases.looks(sent)  # out of turn: the others go on, however long the answers take
         async with self._turn:
             state = self._held(lifetime_id)
             if state is None:
+                return
+            if not self._serving.owns(messages.topic(messages.CONTROL_PLANE, state.tenant_id), lifetime_id):
+                self._drop(lifetime_id)  # its references go to another process, which moves it
                 return
             try:
                 if self._checked.pop(lifetime_id, None) is not None:
@@ -242,38 +271,53 @@ class ControlPlane:
                 before = state.seq
                 state = await self._catch_up(state)
                 if state.seq == before:
-                    await self._recheck(state, leases)
+                    await self._recheck(state, verdicts, leases.lease)
                 self._file(state, moved=state.seq > before)
             except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
-                self._set_aside(lifetime_id, error)
+                self._set_aside(state.tenant_id, lifetime_id, error)
             await self._performer.flush()
 
-    async def _recheck(self, state: LifetimeState, leases: Leases) -> None:
+    async def _serve_again(self, lifetime_id: str) -> None:
+        """Tries a lifetime again whose payloads could not be had."""
+        tenant_id = self._unserved.pop(lifetime_id, None)
+        if tenant_id is None:
+            return
+        async with self._turn:
+            try:
+                if not self.holds(lifetime_id):
+                    await self._recover(tenant_id, lifetime_id, "alive")
+            except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
+                self._set_aside(tenant_id, lifetime_id, error)
+            await self._performer.flush()
+
+    async def _recheck(self, state: LifetimeState, verdicts: Mapping[str, Verdict], lease: float) -> None:
         self.counts["rechecked"] += 1
         nodes = state.topology.nodes
         lost: list[Visit] = []
         absent: set[str] = set()
-        for visit in list(state.open.values()):
+        for visit in state.open.values():
             if visit.phase != "sent":
                 continue
-            verdict = await leases.look(visit.exec_id) if nodes[visit.node].runs_code else "absent"
-            if verdict == "absent" and not visit.intent:
-                absent.add(visit.exec_id)
-            elif verdict in ("absent", "lost"):
+            # Of one that was sent out since nothing is known yet; a child has no worker.
+            verdict = verdicts.get(visit.exec_id, "unclear") if nodes[visit.node].runs_code else "absent"
+            if verdict == "lost":
                 lost.append(visit)
+            elif verdict == "absent" and not visit.intent:
+                absent.add(visit.exec_id)
         if state.ending is None:
-            self._give_up(state, lost, f"its worker was not heard of for {leases.lease:g} s")
+            self._give_up(state, lost, f"its worker was not heard of for {lease:g} s")
         # What lists show may be what got lost: it is said again. What moves was marked so by the entry that woke it.
         shown = "RUNNING" if state.status == "RUNNING" and not state.pending else None
         await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), shown)
 
     def still(self, seconds: float) -> list[str]:
         """Lifetimes held here that should move, and have not for so long; or have not been rechecked for four times
-        as long, for one branch that moves all the time must not hide another that stands still. Longest first."""
+        as long, for one branch that moves all the time must not hide another that stands still. Longest first. Before
+        them those that could not be served."""
         now = self._clock.monotonic()
         found = list(itertools.takewhile(lambda known: now - self._moved[known] >= seconds, self._moved))
         overdue = itertools.takewhile(lambda known: now - self._checked[known] >= 4 * seconds, self._checked)
-        return list(dict.fromkeys([*found, *overdue]))
+        return list(dict.fromkeys([*self._unserved, *found, *overdue]))
 
     # -- folding ------------------------------------------------------------------------------------------------------
 
@@ -286,13 +330,14 @@ class ControlPlane:
             # Not in memory: the log has everything, this reference included.
             await self._recover(reference.tenant_id, lifetime_id, "alive")
             return
-        if reference.first_seq > state.seq + 1:
+        before = state.seq
+        if reference.first_seq > before + 1:
             state = await self._catch_up(state)  # an earlier reference is late or lost
         else:
             first, at = reference.first_seq, reference.at
             logged = [LogEntry(seq, at, entry) for seq, entry in enumerate(reference.entries, first)]
             state = await self._advance(state, logged)
-        self._file(state)
+        self._file(state, moved=state.seq > before)
 
     async def _was_here(self, reference: Committed) -> bool:
         """Whether the first reference of a lifetime comes again, after the lifetime has gone on or has ended."""
@@ -364,6 +409,11 @@ class ControlPlane:
             self._idle.pop(lifetime_id, None)
             self._leave(lifetime_id)
         self._tell_idle(state)
+
+    def _drop(self, lifetime_id: str) -> None:
+        self._moving.pop(lifetime_id, None)
+        self._idle.pop(lifetime_id, None)
+        self._leave(lifetime_id)
 
     def _watch(self, lifetime_id: str, *, moved: bool) -> None:
         """This lifetime should move by itself; when it has stood still for long, it is rechecked."""

@@ -22,7 +22,7 @@ from tickwork.model import messages
 from tickwork.model.messages import Append, Committed, Receipt, dead_letter
 from tickwork.model.records import Event, Execution, Payload, encode_entry
 from tickwork.model.spending import CHILD, OURS
-from tickwork.orchestrator.serving import Serving
+from tickwork.orchestrator.serving import PATIENCE, Serving
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
@@ -41,10 +41,18 @@ NOT_WORKERS = (OURS, CHILD, "human", "signal")
 class DataPlane:
     """Persists, then republishes. `run` serves the topic; `record` is for callers that need to know it is on disk."""
 
-    def __init__(self, bus: EventBus, store: StateStore, letters: DeadLetters, clock: Clock) -> None:
+    def __init__(
+        self,
+        bus: EventBus,
+        store: StateStore,
+        letters: DeadLetters,
+        clock: Clock,
+        patience: float | None = PATIENCE,
+    ) -> None:
+        """`patience`: seconds for which a batch that the store refuses is tried; None: until it is taken."""
         self._bus, self._store, self._letters, self._clock = bus, store, letters, clock
-        self._serving = Serving(bus, messages.DATA_PLANE, clock)
-        self._burying = Serving(bus, messages.DEAD_LETTERS, clock)
+        self._serving = Serving(bus, messages.DATA_PLANE, clock, patience)
+        self._burying = Serving(bus, messages.DEAD_LETTERS, clock, patience)
         self.counts = {"recorded": 0, "duplicates": 0, "superseded": 0, "refused": 0, "stale": 0, "dead_letters": 0}
         """Entries (dead letters: messages) by what became of them, since the start of this process."""
         self.on_commit: list[Callable[[Committed], None]] = []
@@ -66,6 +74,11 @@ class DataPlane:
     async def run_dead_letters(self) -> None:
         """Takes in what others could not decode, until cancelled. After `start`."""
         await self._burying.run(self.bury)
+
+    async def stop(self) -> None:
+        """Takes no batch from now on; the loops end with those in hand."""
+        await self._serving.stop()
+        await self._burying.stop()
 
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
         """Persists one batch of messages."""

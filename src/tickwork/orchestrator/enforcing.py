@@ -6,20 +6,20 @@ A record is counted first and judged then, so whatever it used counts whatever b
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwork.model.records import Event, Execution
+from tickwork.model.records import Event, Execution, payload_value
 from tickwork.model.spending import ran
 from tickwork.orchestrator import router, visits
 from tickwork.orchestrator.guardrails.counters import Spent, measures_of, use_of
 from tickwork.orchestrator.guardrails.judging import Guard, strictest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tickwork.orchestrator.guardrails.counters import Use
     from tickwork.orchestrator.guardrails.judging import Verdict
     from tickwork.orchestrator.guardrails.rules import Rules
@@ -114,11 +114,33 @@ def judge(state: LifetimeState, done: Execution, use: Use, out: list[Command]) -
     guard = state.guard
     if guard is None or state.ending is not None or state.doomed is not None:
         return None
-    found = guard.recorded(done, use, state.at, lambda: router.condition_values(state, done))
+    found = guard.recorded(done, use, state.at, lambda: _Seen(state, done))
     if not found:
         return None
     visits.tell(state, found, out)
     return strictest(found)
+
+
+class _Seen(Mapping[str, Any]):
+    """What conditions see of a record, as `router.condition_values` has it. Most look at its result alone."""
+
+    def __init__(self, state: LifetimeState, done: Execution) -> None:
+        self._state, self._done = state, done
+        result = done.result
+        self._result = payload_value(result) if result is None or result.inline is not None else None
+
+    @cached_property
+    def _all(self) -> dict[str, Any]:
+        return router.condition_values(self._state, self._done)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._result if name == "result" else self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def overdue(state: LifetimeState, out: list[Command]) -> None:

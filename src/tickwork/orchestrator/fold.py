@@ -16,7 +16,7 @@ import msgspec
 from tickwork.model.ids import ROOT_BRANCH, parent_group
 from tickwork.model.messages import REFERENCE_INLINE_LIMIT
 from tickwork.model.records import Error, Event, Execution, Payload
-from tickwork.model.spending import LEASE_EXPIRED
+from tickwork.model.spending import LARGEST, LEASE_EXPIRED
 from tickwork.orchestrator import enforcing, forking, router, visits
 from tickwork.orchestrator.guardrails.counters import measures_of, use_of
 from tickwork.orchestrator.retry import next_delay
@@ -157,8 +157,9 @@ def _status(state: LifetimeState) -> LifetimeStatus:
 def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> None:
     state.executions += 1
     if done.telemetry is not None:
-        state.tokens_used += max(0, done.telemetry.tokens_used)  # a worker may claim anything
-        state.cost_nano_usd += max(0, done.telemetry.cost_nano_usd)
+        # A worker may claim anything: each number fits into a record, their sum has to as well.
+        state.tokens_used = min(state.tokens_used + max(0, done.telemetry.tokens_used), LARGEST)
+        state.cost_nano_usd = min(state.cost_nano_usd + max(0, done.telemetry.cost_nano_usd), LARGEST)
         state.unpriced = state.unpriced or done.telemetry.unpriced
     visit = visits.close_visit(state, done.exec_id)
     use = enforcing.count(state, done)

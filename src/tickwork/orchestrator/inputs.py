@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwork.errors import StoreCorrupt
+from tickwork.errors import StorageError, StorageFull, StoreCorrupt
 from tickwork.model.messages import NodeInput, Predecessor
 from tickwork.model.records import Event, Execution, Payload, json_payload, payload_value
 from tickwork.orchestrator.state import Source
 from tickwork.payloads import spilled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tickwork.model.graph import Node
     from tickwork.orchestrator.state import LifetimeState, Visit
     from tickwork.ports import BlobStore, StateStore
@@ -25,6 +28,21 @@ CACHE_BYTES = 4 * 1024 * 1024
 
 LATEST = 64
 """Entries kept of the lifetime that has its turn."""
+
+
+class BlobsAway(StorageError):
+    """The blob store does not serve a payload. It concerns the lifetime that needs it, and no other."""
+
+
+@contextmanager
+def blobs_of_one() -> Iterator[None]:
+    """Calls of the blob store for one lifetime. Raises BlobsAway for what trying again may mend."""
+    try:
+        yield
+    except (StorageFull, StoreCorrupt):
+        raise
+    except StorageError as error:
+        raise BlobsAway(str(error)) from error
 
 
 class EntryCache:
@@ -77,7 +95,8 @@ class EntryCache:
             entries = await self.entries(state, source.seqs)
             results = [entry.result if isinstance(entry, Execution) else None for entry in entries]
             joined = json_payload([await self.value(state.tenant_id, result) for result in results])
-            return await spilled(self._blobs, state.tenant_id, joined)
+            with blobs_of_one():
+                return await spilled(self._blobs, state.tenant_id, joined)
         (entry,) = await self.entries(state, source.seqs[:1])
         if isinstance(entry, Event):
             return msgspec.convert(entry.data.get("input"), Payload | None)
@@ -90,7 +109,8 @@ class EntryCache:
     async def value(self, tenant_id: str, payload: Payload | None) -> Any:
         """The value of a payload, fetched from the blob store when it lies there."""
         if payload is not None and payload.uri is not None:
-            data = await self._blobs.get(tenant_id, payload.uri, payload.sha256)
+            with blobs_of_one():
+                data = await self._blobs.get(tenant_id, payload.uri, payload.sha256)
             payload = msgspec.structs.replace(payload, inline=data, uri=None)
         return payload_value(payload)
 

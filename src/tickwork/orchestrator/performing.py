@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tickwork.model.lifetime import LifetimeStatus
+    from tickwork.model.messages import NodeInput
     from tickwork.model.records import Entry
     from tickwork.orchestrator.admission import Admission, Question
     from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.guardrails.rules import Rules
     from tickwork.orchestrator.inputs import EntryCache
     from tickwork.orchestrator.policies import PolicyIndex
     from tickwork.orchestrator.rebuilding import Rebuilder
@@ -65,7 +67,7 @@ class Performer:
         self._cache, self._rebuilder, self._take_up = cache, rebuilder, take_up
         self._policies, self._admission, self._is_held = policies, admission, is_held
         self._out: dict[str, list[BusMessage]] = {}
-        self._asking: list[tuple[LifetimeState, Visit, Question]] = []
+        self._asking: list[tuple[LifetimeState, Visit, Question, NodeInput | None]] = []
         """Dispatches that a tenant's policies have a say in; they are asked about together, at `flush`."""
         self.dispatched = 0
         """Inputs that were sent to executors."""
@@ -88,8 +90,8 @@ class Performer:
                 self._cancel(state, command)
             elif isinstance(command, TellParent):
                 await self._tell_parent(state, command)
-        if (again := await self._other_policies(state)) is not None:
-            entries.append(again)
+        if self._outdated(state):
+            entries.append(await self._put_in_force(state))
         ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
         status = ended
         now = as_shown(state, entries)
@@ -109,23 +111,21 @@ class Performer:
         node = state.topology.nodes[visit.node]
         if visit.trouble or not (node.runs_code or node.child is not None):
             entries.append(await self._wait(state, visit))
-        elif (
-            visit.phase == "sent"
-            and (question := self._admission.question(state, visit)) is not None
-            and not await self._child_runs(state, visit)
-        ):
-            self._asking.append((state, visit, question))
+            return
+        # Put together while what it is made of is at hand, also for those that are asked about first.
+        message = await node_input(state, visit, self._cache) if node.child is None else None
+        question = self._admission.question(state, visit) if visit.phase == "sent" else None
+        if question is not None and not await self._child_runs(state, visit):
+            self._asking.append((state, visit, question, message))
         else:
-            entries += await self._send_out(state, visit)
+            entries += await self._send_out(state, visit, message)
 
-    async def _send_out(self, state: LifetimeState, visit: Visit) -> list[Entry]:
+    async def _send_out(self, state: LifetimeState, visit: Visit, message: NodeInput | None) -> list[Entry]:
         """Hands a visit to an executor, or starts its child; what has to be recorded when it could not be started."""
-        node = state.topology.nodes[visit.node]
-        if node.child is not None:
+        if message is None:
             failed = await self._start_child(state, visit)
             return [visits.own_execution(state, visit, "FAILED", None, failed)] if failed is not None else []
-        name = messages.TASK_INPUTS if node.kind == "task" else messages.PLAN_INPUTS
-        message = await node_input(state, visit, self._cache)
+        name = messages.TASK_INPUTS if message.kind == "task" else messages.PLAN_INPUTS
         self.dispatched += 1
         self._send(messages.topic(name, state.tenant_id), state.lifetime_id, message)
         return []
@@ -142,11 +142,11 @@ class Performer:
         # A state that was made again from the log meanwhile asks for itself; the old one knows too little.
         asking, self._asking = [each for each in self._asking if self._is_held(each[0])], []
         try:
-            answers = await self._admission.ask([question for _, _, question in asking])
+            answers = await self._admission.ask([question for _, _, question, _ in asking])
         except StorageError:
             self._asking = asking + self._asking
             raise
-        for (state, visit, question), answer in zip(asking, answers, strict=True):
+        for (state, visit, question, message), answer in zip(asking, answers, strict=True):
             if state.open.get(visit.exec_id) is not visit or visit.phase != "sent":
                 continue  # later entries of the log, folded meanwhile, say what became of it
             entries: list[Entry] = []
@@ -157,24 +157,28 @@ class Performer:
                 number = state.resumes if verdict.enforced else "once"
                 entries.append(verdict.event(question.digest, number))
             if answer.admitted:
-                entries += await self._send_out(state, visit)
+                entries += await self._send_out(state, visit, message)
             elif not answer.over:
                 self.refused += 1
             if entries:
                 append = Append(state.tenant_id, state.lifetime_id, tuple(entries))
                 self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
 
-    async def _other_policies(self, state: LifetimeState) -> Event | None:
-        """The entry that puts the policies in force which were loaded since; None when it has them already."""
-        guard = state.guard
-        if state.ending is not None or state.seq == 0:
-            return None
-        run = guard.rules.run if guard is not None else NO_POLICIES
-        current = self._policies.current(state.tenant_id, state.topology.graph.name, run)
-        if current.digest == (guard.digest if guard is not None else ""):
-            return None
+    async def _put_in_force(self, state: LifetimeState) -> Event:
+        """The entry that puts the policies in force which were loaded since."""
+        current = self._in_force(state)
         await self._policies.pin(current)
         return policies_event(state.policies_seq, current.digest)
+
+    def _outdated(self, state: LifetimeState) -> bool:
+        """Whether other policies were loaded than those that the lifetime's log has put in force."""
+        if state.ending is not None or state.seq == 0:
+            return False
+        return self._in_force(state).digest != (state.guard.digest if state.guard is not None else "")
+
+    def _in_force(self, state: LifetimeState) -> Rules:
+        run = state.guard.rules.run if state.guard is not None else NO_POLICIES
+        return self._policies.current(state.tenant_id, state.topology.graph.name, run)
 
     async def _wait(self, state: LifetimeState, visit: Visit) -> Event:
         """The `waiting` event of a human's or a signal's wait: exactly what is asked, as it will be shown."""

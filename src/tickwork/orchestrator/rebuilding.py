@@ -12,6 +12,7 @@ import msgspec
 from tickwork.errors import StoreCorrupt
 from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.fold import fold
+from tickwork.orchestrator.inputs import blobs_of_one
 from tickwork.orchestrator.state import LifetimeState, TellParent
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ class Rebuilder:
             await self._policies.ensure(event.data["policies"])
 
     async def fetched(self, tenant_id: str, entry: Execution) -> Execution:
-        """The execution with its blob's content in line."""
+        """The execution with its blob's content in line. Raises BlobsAway."""
         result = entry.result
         if result is None or result.uri is None:
             return entry
-        data = await self._blobs.get(tenant_id, result.uri, result.sha256)
+        with blobs_of_one():
+            data = await self._blobs.get(tenant_id, result.uri, result.sha256)
         return msgspec.structs.replace(entry, result=msgspec.structs.replace(result, inline=data))

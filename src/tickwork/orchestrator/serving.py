@@ -2,6 +2,7 @@
 
 A store or a bus that refuses for a moment is asked again, longer and longer apart; the batch stays where it is, so
 nothing is lost and nothing is overtaken. What no second try can mend (a full disk, a damaged file) ends the plane.
+One that is told to stop ends after the batch that it has in hand.
 """
 
 from __future__ import annotations
@@ -21,22 +22,29 @@ log = logging.getLogger(__name__)
 BATCH = 1024
 """Most messages handled between two looks at the topic."""
 
-TRIES = 10
-"""How often a batch is tried before the plane gives up and its process with it: about half a minute in all."""
-
 FIRST_PAUSE = 0.05
 """Seconds before the second try; each following pause is twice as long."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds between two tries at most: how soon the return of a store is noticed."""
+
+PATIENCE = 30.0
+"""Seconds for which a batch is tried before the plane gives up, and its process with it."""
 
 HOPELESS = (StorageFull, StoreCorrupt, StoreTooNew)
 """Storage errors that trying again does not mend."""
 
 
 class Serving:
-    """One plane's membership in the group of its topic, for all tenants."""
+    """One plane's membership in the group of its topic, for all tenants.
 
-    def __init__(self, bus: EventBus, name: str, clock: Clock) -> None:
-        self._bus, self._name, self._clock = bus, name, clock
+    `patience`: seconds for which a batch is tried; None: until it succeeds.
+    """
+
+    def __init__(self, bus: EventBus, name: str, clock: Clock, patience: float | None = PATIENCE) -> None:
+        self._bus, self._name, self._clock, self._patience = bus, name, clock, patience
         self._subscription: Subscription | None = None
+        self._stopping = self._busy = False
         self.retried = 0
         """Batches that were tried again."""
 
@@ -50,28 +58,41 @@ class Serving:
         if subscription is None:
             raise RuntimeError("start() comes before run()")
         try:
-            while True:
+            while not self._stopping:
                 deliveries = await subscription.receive(BATCH)
                 if not deliveries:
                     return  # the bus was stopped
+                self._busy = True
                 await self._surely(handle, deliveries)
                 await subscription.ack(deliveries)
+                self._busy = False
         finally:
             await subscription.close()
 
+    async def stop(self) -> None:
+        """No batch is taken from now on; `run` returns when the one in hand is acknowledged. Others go on with them."""
+        self._stopping = True
+        if not self._busy and self._subscription is not None:
+            await self._subscription.close()
+
+    def owns(self, topic: str, key: str) -> bool:
+        """Whether messages of this key come to this member now, as far as it knows."""
+        return self._subscription is not None and self._subscription.owns(topic, key)
+
     async def _surely(self, handle: Callable[[Sequence[Delivery]], Awaitable[None]], batch: Sequence[Delivery]) -> None:
-        for attempt in range(TRIES):
+        pause, begun = FIRST_PAUSE, self._clock.monotonic()
+        while True:
             try:
                 await handle(batch)
             except HOPELESS:
                 raise
             except StorageError as error:
-                if attempt == TRIES - 1:
+                if self._patience is not None and self._clock.monotonic() - begun >= self._patience:
                     raise
                 self.retried += 1
-                pause = FIRST_PAUSE * 2**attempt
                 log.warning("%s: %d messages are tried again in %g s: %s", self._name, len(batch), pause, error)
                 await self._clock.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 return
 

@@ -3,9 +3,13 @@
 Timers are rows. It sleeps until the next one is due (or is woken when an earlier one is set), and records the firing
 under an id that comes from the timer, so a timer fires once however many sweepers there are.
 
-Three times a lease it looks for lifetimes that stand still although their log demands a next step: those held in this
+Every few seconds it looks for lifetimes that stand still although their log demands a next step: those held in this
 process are rechecked, and those that no process has touched for a lease are taken up. What it records about them is
 compare-and-set on the last seq, so it never acts on a lifetime that has just moved.
+
+Where several processes share the work, the two halves may be apart. A process with a Control Plane rechecks what that
+holds. A sweeper fires the timers of all, and has those that nobody moves taken up by whoever gets their references: it
+sends one that has nothing in it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tickwork.errors import StorageError
 from tickwork.model.claims import BEATS
-from tickwork.model.messages import Append
+from tickwork.model.messages import Append, Committed
 from tickwork.model.records import Event
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.serving import HOPELESS
@@ -31,8 +35,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 5.0
-"""Seconds after which it looks again whatever it knows: another process may have set a timer."""
+"""Seconds after which it looks again whatever it knows."""
 
+POLL = 0.5
+"""The same where other processes set timers: how late one may fire."""
+
+SWEEP = 2.0
+"""Seconds between two looks at what stands still, at most: how late a lease is seen to have run out."""
 
 OF_ALL = 10_000_000
 
@@ -53,19 +62,23 @@ class Sweeper:
         self,
         store: StateStore,
         data_plane: DataPlane,
-        control_plane: ControlPlane,
+        control_plane: ControlPlane | None,
         leases: Leases,
         clock: Clock,
         *,
         own: bool = False,
+        timers: bool = True,
+        shared: bool = False,
     ) -> None:
-        """`own`: leave alone what the Control Plane of this process does not hold (a run of one lifetime)."""
+        """`own`: leave alone what the Control Plane of this process does not hold (a run of one lifetime, or another
+        process sweeps). `timers`: fire those that are due. `shared`: other processes may set timers and hold lifetimes.
+        """
         self._store, self._data_plane, self._control_plane, self._clock = store, data_plane, control_plane, clock
         self._leases = leases
-        self._own = own
+        self._own, self._timers, self._shared = own, timers, shared
         self._next_due: int | None = None
         self._woken = asyncio.Event()
-        self._every = leases.lease / BEATS
+        self._every = min(leases.lease / BEATS, SWEEP)
         self._done = 0
         self._paused: dict[str, int] = {}
         """The last seq at which a paused lifetime was looked at."""
@@ -83,10 +96,10 @@ class Sweeper:
         while True:
             self._woken.clear()
             self._next_due = None
-            wait = LONGEST_SLEEP
+            wait = longest = POLL if self._shared and self._timers else LONGEST_SLEEP
             try:
-                left = await self.run_once()
-                wait = LONGEST_SLEEP if left is None else min(left / 1e6, LONGEST_SLEEP)
+                left = await self.run_once() if self._timers else None
+                wait = longest if left is None else min(left / 1e6, longest)
                 if self._clock.monotonic() - self._swept >= self._every:
                     await self.sweep()
                     self._swept = self._clock.monotonic()
@@ -106,7 +119,7 @@ class Sweeper:
             # Of a store that others left full of due timers ours may be the last.
             due, later = await self._store.due_timers(limit=OF_ALL if self._own else 1000)
             if self._own:
-                due = [timer for timer in due if self._control_plane.holds(timer.lifetime_id)]
+                due = [timer for timer in due if self._holds(timer.lifetime_id)]
             if not due:
                 return later
             results = await self._data_plane.record([_fired(timer) for timer in due])
@@ -117,9 +130,10 @@ class Sweeper:
     async def sweep(self) -> None:
         """Rechecks what stands still here, and takes up what stands still anywhere."""
         self._leases.begin()
-        for lifetime_id in self._control_plane.still(self._leases.lease / 2):
-            await self._control_plane.recheck(lifetime_id, self._leases)
-            await self._give_way()
+        if self._control_plane is not None:
+            for lifetime_id in self._control_plane.still(self._leases.lease / 2):
+                await self._control_plane.recheck(lifetime_id, self._leases)
+                await self._give_way()
         self._leases.forget()
         if not self._own:
             await self._take_up_left()
@@ -142,6 +156,7 @@ class Sweeper:
         after = ""
         before = self._clock.now() - round(self._leases.lease * 1e6)
         while page := await self._store.open_lifetimes(after, status=status, untouched_since=before):
+            elsewhere: list[Committed] = []
             for lifetime in page:
                 if status == "PAUSED":
                     if self._paused.get(lifetime.lifetime_id) == lifetime.last_seq:
@@ -149,13 +164,20 @@ class Sweeper:
                     if len(self._paused) >= REMEMBERED:
                         self._paused.clear()
                     self._paused[lifetime.lifetime_id] = lifetime.last_seq
-                if self._control_plane.holds(lifetime.lifetime_id):
+                if self._control_plane is not None and self._holds(lifetime.lifetime_id):
                     await self._control_plane.recheck(lifetime.lifetime_id, self._leases)
+                elif self._control_plane is None or self._shared:
+                    elsewhere.append(nudge(lifetime.tenant_id, lifetime.lifetime_id, lifetime.last_seq, before))
                 else:
                     await self._control_plane.take_up(lifetime.tenant_id, lifetime.lifetime_id)
                     self.counts["taken_up"] += 1
                 await self._give_way()
+            await self._data_plane.publish(elsewhere)
+            self.counts["taken_up"] += len(elsewhere)
             after = page[-1].lifetime_id
+
+    def _holds(self, lifetime_id: str) -> bool:
+        return self._control_plane is not None and self._control_plane.holds(lifetime_id)
 
     async def recover(self, tenant_id: str, digest: str) -> int:
         """Takes up every lifetime of a graph that was running when its process died; returns how many.
@@ -163,6 +185,8 @@ class Sweeper:
         One that waits needs nothing: its question or timer is a row, and what happens to it will rebuild it.
         """
         count, after = 0, ""
+        if self._control_plane is None:
+            return count
         while page := await self._store.open_lifetimes(after):
             for lifetime in page:
                 ours = lifetime.tenant_id == tenant_id and lifetime.graph_digest == digest
@@ -181,6 +205,11 @@ class Sweeper:
         finally:
             sleeping.cancel()
             woken.cancel()
+
+
+def nudge(tenant_id: str, lifetime_id: str, last_seq: int, at: int) -> Committed:
+    """A reference without entries: whoever gets it and does not hold the lifetime takes it up from its log."""
+    return Committed(tenant_id, lifetime_id, last_seq + 1, at, ())
 
 
 def _fired(timer: TimerRow) -> Append:

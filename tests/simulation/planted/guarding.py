@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import msgspec
+
 from tests.simulation.planted.bug import plant, swapped
 from tickwork import service
 from tickwork.adapters.state.sqlite.ledger import SqliteLedger
 from tickwork.adapters.state.sqlite.store import SqliteStore
 from tickwork.adapters.state.sqlite.transaction import AppendUnit, Transaction
 from tickwork.model import tallies
-from tickwork.model.records import Event
 from tickwork.model.tallies import Balances
 from tickwork.model.windows import EVER
 from tickwork.orchestrator import enforcing, fold, router, visits
 from tickwork.orchestrator.admission import Admission
 from tickwork.orchestrator.guardrails import judging
-from tickwork.orchestrator.guardrails.counters import Counter
 from tickwork.orchestrator.guardrails.judging import Guard, Verdict
 from tickwork.orchestrator.performing import Performer
 from tickwork.orchestrator.policies import PolicyIndex
@@ -187,8 +187,8 @@ def verdict_not_recorded() -> Iterator[None]:
 
 @plant("a warning is recorded again and again", "I8", calm=True, **BUSY)
 def warned_again_and_again() -> Iterator[None]:
-    def news(_self: Any, watch: Any, _verdict: Any) -> bool:
-        watch.standing = True
+    def news(self: Any, index: int, _verdict: Any) -> bool:
+        self._standing[index] = True
         return True
 
     with swapped(Guard, "_news", news):
@@ -320,15 +320,14 @@ def newest_policies_for_all() -> Iterator[None]:
 
 @plant("other policies are in force, and no log says so", "I11", calm=True, **CHANGING)
 def policies_changed_silently() -> Iterator[None]:
-    real = Performer._other_policies
+    real = Performer._outdated
 
-    async def other_policies(self: Any, state: LifetimeState) -> Event | None:
-        event = await real(self, state)
-        if event is not None:
-            enforcing.install(state, event.data["digest"], [])
-        return None
+    def outdated(self: Any, state: LifetimeState) -> bool:
+        if real(self, state):
+            enforcing.install(state, self._in_force(state).digest, [])
+        return False
 
-    with swapped(Performer, "_other_policies", other_policies):
+    with swapped(Performer, "_outdated", outdated):
         yield
 
 
@@ -355,12 +354,11 @@ def cancelled_counted() -> Iterator[None]:
 
 @plant("what an attempt costs is rounded before it is added up", "I8", calm=True, **BUSY)
 def money_rounded() -> Iterator[None]:
-    real = Counter.add
+    real = Guard.count
 
-    def add(self: Any, done: Any, use: Any) -> None:
-        real(self, done, use)
-        if self.of == "cost_usd":
-            self.level -= self.level % 4_000
+    def count(self: Any, done: Any, use: Any) -> None:
+        amounts = {name: value - value % 4_000 if name == "cost_usd" else value for name, value in use.amounts.items()}
+        real(self, done, msgspec.structs.replace(use, amounts=amounts))
 
-    with swapped(Counter, "add", add):
+    with swapped(Guard, "count", count):
         yield

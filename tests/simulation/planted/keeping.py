@@ -14,7 +14,7 @@ from tickwork import payloads, service
 from tickwork.adapters.bus import memory
 from tickwork.adapters.state.sqlite.transaction import AppendUnit, Head, Transaction
 from tickwork.errors import StorageError
-from tickwork.executor import lanes
+from tickwork.executor import payloads as executor_payloads
 from tickwork.model import messages
 from tickwork.model.messages import Append, Committed
 from tickwork.model.records import Event, Payload, decode_entry
@@ -190,7 +190,7 @@ def blob_after_record() -> Iterator[None]:
         sha256 = hashlib.sha256(payload.inline).hexdigest()
         return Payload(None, payload.content_type, f"blob://{tenant_id}/{sha256}", payload.size, sha256)
 
-    with swapped(lanes, "spilled", spilled):
+    with swapped(executor_payloads, "spilled", spilled):
         yield
 
 

@@ -9,6 +9,7 @@ from tests.simulation.planted.bug import plant, swapped
 from tickwork.executor.attempt import Attempt
 from tickwork.executor.claims import Claims, Published
 from tickwork.executor.lanes import Lanes
+from tickwork.executor.payloads import LargePayloads
 from tickwork.model.claims import claim_key, claim_value
 from tickwork.orchestrator.leases import Leases, Verdict
 from tickwork.sdk.context import Context
@@ -60,10 +61,10 @@ def lease_by_wall_clock() -> Iterator[None]:
         self._beat = here()
         await real_beat(self, *rest)
 
-    async def look(self: Any, exec_id: str) -> Verdict:
+    async def look(self: Any, exec_id: str, *, called: bool = False) -> Verdict:
         value = await self._kv.get(claim_key(exec_id))
         if value is None:
-            return await real_look(self, exec_id)
+            return await real_look(self, exec_id, called=called)
         return "lost" if here() - int(value.rpartition(b":")[2]) >= self.lease * 1e6 else "alive"
 
     with swapped(Claims, "take", take), swapped(Claims, "beat", beat), swapped(Leases, "look", look):
@@ -74,9 +75,9 @@ def lease_by_wall_clock() -> Iterator[None]:
 def living_worker_given_up() -> Iterator[None]:
     real = Leases.look
 
-    async def look(self: Any, exec_id: str) -> Verdict:
+    async def look(self: Any, exec_id: str, *, called: bool = False) -> Verdict:
         lease, self.lease = self.lease, self.lease / 4
-        verdict = await real(self, exec_id)
+        verdict = await real(self, exec_id, called=called)
         self.lease = lease
         return verdict
 
@@ -89,7 +90,15 @@ def living_worker_given_up() -> Iterator[None]:
     rates={"process.freeze": 4.0}, processes=1, executors=0, **LONG,
 )  # fmt: skip
 def frozen_sweeper_judges() -> Iterator[None]:
-    with swapped(Leases, "begin", lambda _self: None):
+    real = Leases._survey
+
+    async def survey(self: Any, now: float) -> None:
+        asleep = now - self._answered
+        if asleep > self.lease / 2:
+            self._well, self._answered = self._well + asleep, now  # it thinks that it has looked all the time
+        await real(self, now)
+
+    with swapped(Leases, "begin", lambda _self: None), swapped(Leases, "_survey", survey):
         yield
 
 
@@ -166,4 +175,43 @@ def intent_not_revoked() -> Iterator[None]:
     from tickwork.orchestrator import visits
 
     with swapped(visits, "revoked", lambda *_: ()):
+        yield
+
+
+@plant(
+    "a call that nobody claims is taken for lost, although the store of claims may have forgotten it", "I12",
+    "kv.flush", rates={"kv.flush": 60.0}, **LONG,
+)  # fmt: skip
+def forgotten_taken_for_lost() -> Iterator[None]:
+    real = Leases.look
+
+    async def look(self: Any, exec_id: str, *, called: bool = False) -> Verdict:
+        verdict = await real(self, exec_id, called=called)
+        seen = self._seen[exec_id]
+        if called and seen.absent is not None and self._well_at(seen.looked) - seen.absent >= self.lease / 2:
+            return "lost"
+        return verdict
+
+    with swapped(Leases, "look", look):
+        yield
+
+
+@plant(
+    "claims that could not be renewed while the store was away are taken for those of dead workers", "I12",
+    "kv.outage", rates={"kv.outage": 2.0}, **LONG,
+)  # fmt: skip
+def outage_taken_for_silence() -> Iterator[None]:
+    async def survey(self: Any, now: float) -> None:
+        self._well, self._answered, self._ill = now, now, False
+
+    with swapped(Leases, "_survey", survey):
+        yield
+
+
+@plant("a blob store that is away fails the attempts that need it", "I14", "blob.outage", large=0.5, lifetimes=4)
+def blob_outage_fails_attempts() -> Iterator[None]:
+    async def surely(_self: Any, _message: Any, _patience: float, work: Any) -> None:
+        await work()
+
+    with swapped(LargePayloads, "_surely", surely):
         yield

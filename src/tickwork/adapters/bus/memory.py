@@ -78,6 +78,13 @@ class _Lane:
             if not owner.open:
                 del self.owners[delivery.message.key]
 
+    def owner(self, key: str) -> MemorySubscription | None:
+        """Which member gets what comes under this key; None when there is none."""
+        if len(self.members) < 2:
+            return self.members[0] if self.members else None
+        owned = self.owners.get(key)
+        return owned.member if owned is not None else self._pick(key)
+
     def join(self, member: MemorySubscription) -> None:
         """Takes a member in. It gets its share of the keys of which nothing is being worked on."""
         before = list(self.members)
@@ -111,11 +118,13 @@ class _Lane:
     def _owned(self, key: str, count: int, by: MemorySubscription | None = None) -> MemorySubscription:
         owner = self.owners.get(key)
         if owner is None:
-            # Not hash(): it differs from process to process, and a simulation has to repeat.
-            pick = by or self.members[crc32(key.encode()) % len(self.members)]
-            owner = self.owners[key] = _Owner(pick)
+            owner = self.owners[key] = _Owner(by or self._pick(key))
         owner.open += count
         return owner.member
+
+    def _pick(self, key: str) -> MemorySubscription:
+        # Not hash(): it differs from process to process, and a simulation has to repeat.
+        return self.members[crc32(key.encode()) % len(self.members)]
 
 
 def _offset(delivery: Delivery) -> int:
@@ -203,6 +212,11 @@ class MemorySubscription:
         for delivery in deliveries:
             if unacked.pop(delivery.offset, None) is not None:
                 lanes[delivery.topic].acknowledged(delivery)
+
+    def owns(self, topic: str, key: str) -> bool:
+        """Whether messages of this key come to this member."""
+        lane = self.lanes.get(topic)
+        return not self._closed and (lane is None or lane.owner(key) is self)
 
     async def close(self) -> None:
         """Leaves the group; what is open goes to its other members, in order."""

@@ -104,6 +104,72 @@ def read_address(url: str) -> RedisAddress:
     )
 
 
+class Examination(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server is like: read for `tickwork doctor`, which judges it."""
+
+    where: str
+    host: str
+    encrypted: bool
+    seconds: float
+    """Until the first answer, with the connection."""
+    facts: dict[str, str]
+    """What INFO says; empty when this user may not ask."""
+    keeps: bool
+    """What was set could be read back."""
+    asked: int
+    """Microseconds, by this host's clock, in the middle of asking for `told`."""
+    told: int
+    """Microseconds, by the server's clock; 0 when this user may not ask."""
+    doubt: int
+    """Microseconds that `asked` may be off."""
+
+
+async def examine(url: str, clock: Clock) -> Examination:
+    """Asks the server once. StorageError when it cannot be reached or refuses."""
+    from redis.exceptions import RedisError
+
+    address = read_address(url)
+    redis: Any = _client(address)
+    key = f"{address.prefix}doctor"
+    try:
+        begun = clock.monotonic()
+        await redis.ping()
+        seconds = clock.monotonic() - begun
+        said = await _answer(redis, "INFO")
+        before = clock.now()
+        time = await _answer(redis, "TIME")
+        after = clock.now()
+        await redis.execute_command("SET", key, b"1", "PX", 60_000)
+        kept = await redis.execute_command("GET", key)
+        await redis.execute_command("DEL", key)
+    except (RedisError, OSError) as error:
+        raise StorageError(f"{address.where} does not serve the key-value store ({_reason(error)}).") from None
+    finally:
+        await redis.aclose()
+    told = 0 if time is None else int(time[0]) * 1_000_000 + int(time[1])
+    return Examination(
+        where=address.where,
+        host=address.host,
+        encrypted=address.tls,
+        seconds=seconds,
+        facts={} if said is None else {str(name): str(value) for name, value in said.items()},
+        keeps=kept == b"1",
+        asked=(before + after) // 2,
+        told=told,
+        doubt=(after - before) // 2,
+    )
+
+
+async def _answer(redis: Any, command: str) -> Any:
+    """What it says to a command that administrators may have taken away; then None."""
+    from redis.exceptions import ResponseError
+
+    try:
+        return await redis.execute_command(command)
+    except ResponseError:
+        return None
+
+
 class RedisKV:
     """The KVStore port on Redis. Raises UsageError for a malformed URL, MissingExtra without the client."""
 

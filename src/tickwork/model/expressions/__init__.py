@@ -59,6 +59,9 @@ class Expression(Protocol):
     single: bool
     """It is one such comparison and nothing else, so whoever keeps the amount can see by himself whether it holds."""
 
+    upper: bool
+    """It is nothing but such comparisons, all of `>` or `>=`: it cannot hold while every amount is within its limit."""
+
     def holds(
         self, amounts: Sequence[Amount], record: Callable[[], Mapping[str, Any]], raised: Decimal | None = None
     ) -> bool:
@@ -68,6 +71,11 @@ class Expression(Protocol):
         number in the only limit. Raises ConditionError when it cannot be evaluated.
         """
         ...
+
+
+def all_upper(limits: Sequence[Limit]) -> bool:
+    """Whether these are upper limits alone."""
+    return all(limit.comparison in (">", ">=") for limit in limits)
 
 
 def before_dispatch(expression: Expression) -> bool:

@@ -16,8 +16,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from tickwork.model.condition import TYPES, VARIABLES, ConditionError, explain, plainly, route_of
-from tickwork.model.expressions import Aggregate, Amount, Limit
+from tickwork.model.condition import HIDDEN, TYPES, VARIABLES, ConditionError, explain, has_nul, plainly, route_of
+from tickwork.model.expressions import Aggregate, Amount, Limit, all_upper
 from tickwork.model.expressions.aggregates import (
     MAX_AGGREGATES,
     NAMES,
@@ -31,6 +31,7 @@ from tickwork.model.expressions.aggregates import (
 )
 from tickwork.model.expressions.bounds import check_finite, check_size
 from tickwork.model.expressions.cel_bounds import check_bounds, divides_by_zero, guarded
+from tickwork.model.expressions.cel_plain import plain_texts
 from tickwork.model.expressions.cel_reading import Joined, aggregates_of, known_words, limits_of, reads_of
 from tickwork.model.expressions.cel_tokens import Token, tokenize
 from tickwork.model.expressions.places import refuse
@@ -62,6 +63,7 @@ class CelExpression:
             self.limits = self._engine.limits
         joined.check_alive()
         self.single = isinstance(self._verdict, Judge)
+        self.upper = self._verdict is not None and all_upper(self.limits)
 
     def holds(
         self, amounts: Sequence[Amount], record: Callable[[], Mapping[str, Any]], raised: Decimal | None = None
@@ -124,6 +126,7 @@ class _Engine:
             offset = token.end
         self.limits = tuple([judge.limit for _, judge in self._judges])
         self._reads = tuple(dict.fromkeys(token.text for token in reads_of(tokens)))
+        self._plain = plain_texts(tokens)
         plain = "".join(pieces) + text[offset:]
         environment = _environment(tuple(kinds.items()), self._reads)
         try:
@@ -152,6 +155,8 @@ class _Engine:
 
     def holds(self, amounts: Sequence[Amount], record: Mapping[str, Any], raised: Decimal | None) -> bool:
         """Whether the condition is true."""
+        if self._plain is not None and (held := self._plain.holds(record.get("result"))) is not None:
+            return held
         try:
             values: dict[str, Any] = {name: judge(amounts, raised) for name, judge in self._judges}
             for name, index, aggregate in self._amounts:
@@ -161,6 +166,8 @@ class _Engine:
                 values[name] = route_of(record.get("result")) if name == "route" else record.get(name)
             if "telemetry" in values:
                 check_finite(values["telemetry"])
+            if any(has_nul(values[name]) for name in self._reads):
+                raise ConditionError(HIDDEN)
             if self._heavy:
                 check_size([values[name] for name in self._reads], MAX_VALUES)
             outcome = self._expression.eval(data=values)

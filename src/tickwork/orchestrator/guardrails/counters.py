@@ -1,6 +1,6 @@
 """What the executions of one lifetime used, added up so that a check costs the same however long the lifetime is.
 
-A `Counter` is one aggregate of one rule, with what is reserved for work in flight. `Spent` keeps everything that a
+A `Counter` shows one aggregate of one rule, with what is reserved for work in flight. `Spent` keeps everything that a
 policy could ask for, by node and model, for states that may get other policies later. Pure.
 """
 
@@ -14,9 +14,9 @@ import msgspec
 from tickwork.model.spending import CUSTOM, MAX_COUNTERS, SCALES, Unmeasurable, measured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-    from tickwork.model.expressions import Aggregate, Amount
+    from tickwork.model.expressions import Aggregate, AggregateName, Amount
     from tickwork.model.graph import Maximum
     from tickwork.model.records import Execution
 
@@ -43,14 +43,6 @@ class Tally(msgspec.Struct):
         self.said += 1
         self.amount += value
 
-    def merge(self, other: Tally) -> None:
-        """Counts all that the other one has."""
-        if other.said:
-            self.high = max(self.high, other.high) if self.said else other.high
-            self.low = min(self.low, other.low) if self.said else other.low
-            self.said += other.said
-            self.amount += other.amount
-
 
 class Use(msgspec.Struct):
     """What one record says was used, by measure; and what it says that is no amount."""
@@ -58,6 +50,10 @@ class Use(msgspec.Struct):
     ran: bool
     amounts: dict[str, int]
     faults: dict[str, str]
+
+
+NOTHING_USED = (Use(False, {}, {}), Use(True, {}, {}))
+"""Of records that nobody wants measured; by whether they ran."""
 
 
 def measures_of(done: Execution) -> tuple[str, ...]:
@@ -68,8 +64,10 @@ def measures_of(done: Execution) -> tuple[str, ...]:
     return MEASURES + tuple([CUSTOM + name for name in islice(used.custom, MAX_COUNTERS)]) if used.custom else MEASURES
 
 
-def use_of(done: Execution, measures: Iterable[str], *, ran: bool) -> Use:
+def use_of(done: Execution, measures: Sequence[str], *, ran: bool) -> Use:
     """Measures a record. What cannot be measured counts nothing, and is named in `faults`."""
+    if not measures:
+        return NOTHING_USED[ran]
     use = Use(ran, {}, {})
     for name in measures:
         try:
@@ -102,58 +100,46 @@ class Spent(msgspec.Struct):
 
 
 NOTHING = Tally()
-"""Of counters that need none; never added to."""
+"""Of measures that nobody says anything of; never added to."""
+
+WIDTHS: dict[AggregateName, int] = {
+    "sum": 1, "count": 1, "iterations": 1, "elapsed": 1, "max": 2, "avg": 2, "min": 3,
+}  # fmt: skip
+"""How many amounts are kept for an aggregate: its own; of max, avg and min the number of attempts that were made; of
+min the number of records that say something of the measure."""
 
 
 class Counter:
-    """How one aggregate of one rule stands, over the nodes and models that the rule matches."""
+    """How one aggregate of one rule stands, over the nodes and models that the rule matches: a place in the lists of a
+    lifetime."""
 
-    __slots__ = ("executions", "level", "name", "of", "reserved", "tally")
+    __slots__ = ("_held", "_levels", "_place", "name", "of")
 
-    def __init__(self, aggregate: Aggregate) -> None:
+    def __init__(self, aggregate: Aggregate, place: int, levels: list[int], held: list[int]) -> None:
         self.name, self.of = aggregate.name, aggregate.of
-        self.level = 0
-        """Of sum, count, iterations and max: the amount."""
-        self.reserved = 0
+        self._place, self._levels, self._held = place, levels, held
+
+    @property
+    def reserved(self) -> int:
         """What is in flight may add so much to it."""
-        self.executions = 0
-        self.tally = NOTHING if aggregate.name in ("sum", "count", "iterations", "elapsed") else Tally()
-        """Of avg and min: the measure, over so many executions."""
+        return self._held[self._place]
 
     def fill(self, node: str, spent: Spent) -> None:
         """Counts what was spent before."""
-        tally = spent.measures.get(self.of)
+        levels, place, tally = self._levels, self._place, spent.measures.get(self.of, NOTHING)
         if self.name == "iterations":
             if node == self.of:
-                self.level = max(self.level, spent.iterations)
+                levels[place] = max(levels[place], spent.iterations)
         elif self.name == "count":
-            self.level += spent.executions
-        elif self.name == "sum":
-            self.level += tally.amount if tally is not None else 0
-        else:
-            self.executions += spent.executions
-            if tally is not None:
-                self.tally.merge(tally)
-                if self.name == "max":
-                    self.level = max(self.level, tally.high)
-
-    def add(self, done: Execution, use: Use) -> None:
-        """Counts one more record."""
-        if self.name == "sum":
-            self.level += use.amounts.get(self.of, 0)
-        elif self.name == "count":
-            self.level += use.ran
-        elif self.name == "iterations":
-            if use.ran and done.iteration >= self.level and done.name == self.of:
-                self.level = done.iteration + 1
+            levels[place] += spent.executions
+        elif self.name in ("sum", "avg"):
+            levels[place] += tally.amount
         elif self.name == "max":
-            self.executions += use.ran
-            if (value := use.amounts.get(self.of, 0)) > self.level:
-                self.level = value
-        elif self.name != "elapsed":
-            self.executions += use.ran
-            if (said := use.amounts.get(self.of)) is not None:
-                self.tally.add(said)
+            levels[place] = max(levels[place], tally.high)
+        elif self.name == "min" and tally.said:
+            add_low(levels, place, tally.low, tally.said)
+        if WIDTHS[self.name] > 1:
+            levels[place + 1] += spent.executions
 
     def only(self, done: Execution, use: Use) -> Amount:
         """What the aggregate is over this one record, for a policy about single executions."""
@@ -168,29 +154,35 @@ class Counter:
 
     def amount(self, elapsed: int) -> Amount:
         """How it stands. `elapsed` in us."""
-        name, tally = self.name, self.tally
-        if name in ("sum", "count", "iterations"):
-            return self.level
+        name, levels, place = self.name, self._levels, self._place
         if name == "elapsed":
             return elapsed
-        if not self.executions:
+        if WIDTHS[name] == 1:
+            return levels[place]
+        attempts = levels[place + 1]
+        if not attempts:
             return None
         if name == "avg":
-            return (tally.amount, self.executions)
-        if name == "max":
-            return self.level
+            return (levels[place], attempts)
         # Who says nothing of a measure used none of it.
-        return tally.low if tally.said >= self.executions else 0
+        return 0 if name == "min" and levels[place + 2] < attempts else levels[place]
 
-    def step(self, node: str, iteration: int, maximum: Maximum) -> int:
-        """How much further it would be with all that is in flight recorded, and one more execution of this node."""
+    def ahead(self, node: str, iteration: int, maximum: Maximum, elapsed: int) -> int:
+        """How it would stand with all that is in flight recorded, and one more execution of this node."""
+        if self.name == "elapsed":
+            return elapsed
+        level = self._levels[self._place]
         if self.name == "sum":
-            return self.reserved + declared(self.of, maximum)
+            return level + self.reserved + declared(self.of, maximum)
         if self.name == "count":
-            return self.reserved + 1
-        if self.name == "iterations" and node == self.of:
-            return max(0, iteration + 1 - self.level)
-        return 0
+            return level + self.reserved + 1
+        return max(level, iteration + 1) if node == self.of else level
+
+
+def add_low(levels: list[int], place: int, low: int, said: int) -> None:
+    """Counts records that say at least `low` of a measure, for the least of all."""
+    levels[place] = min(levels[place], low) if levels[place + 2] else low
+    levels[place + 2] += said
 
 
 def share(aggregate: Aggregate, maximum: Maximum) -> int:

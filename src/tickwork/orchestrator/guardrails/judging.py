@@ -6,7 +6,7 @@ from what was spent until then, so it is itself a fold of the log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -14,8 +14,8 @@ from tickwork.errors import TickworkError
 from tickwork.model.expressions.aggregates import sentence, shown
 from tickwork.model.policy import STRICTNESS
 from tickwork.model.records import Event
-from tickwork.orchestrator.guardrails.counters import Counter
-from tickwork.orchestrator.guardrails.stations import ceiling, measures_of_rule
+from tickwork.orchestrator.guardrails.counters import Counter, add_low
+from tickwork.orchestrator.guardrails.stations import FAR, measures_of_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tickwork.model.spending import Quantity, Total
     from tickwork.orchestrator.guardrails.counters import Spent, Use
     from tickwork.orchestrator.guardrails.rules import Rule, Rules
+    from tickwork.orchestrator.guardrails.stations import Station
 
 Place = Literal["record", "dispatch"]
 
@@ -92,35 +93,32 @@ def strictest(verdicts: Iterable[Verdict]) -> Verdict | None:
     return max(enforced, key=lambda verdict: STRICTNESS[verdict.action], default=None)
 
 
-class Watch:
-    """A rule in force for one lifetime, with its counters."""
+class Watch(NamedTuple):
+    """A rule in force for one lifetime, with its counters, as it stands."""
 
-    __slots__ = ("ceiling", "counters", "rule", "standing")
-
-    def __init__(self, rule: Rule, counters: list[Counter], ceiling: int | None) -> None:
-        self.rule, self.counters = rule, counters
-        self.ceiling = ceiling
-        """As `stations.ceiling`."""
-        self.standing = False
-        """Its condition held when it was last judged, and that is recorded."""
+    rule: Rule
+    counters: list[Counter]
+    standing: bool
+    """Its condition held when it was last judged, and that is recorded."""
 
 
 class Guard:
     """The rules that concern one lifetime, and how far it is from each."""
 
     __slots__ = (
-        "_calm_dispatches",
-        "_calm_records",
-        "_counters",
+        "_bars",
+        "_due",
+        "_held",
         "_layout",
-        "_moves",
+        "_levels",
         "_nodes",
+        "_standing",
         "_stations",
+        "_tense",
         "digest",
         "raised",
         "rules",
         "started_at",
-        "watches",
     )
 
     def __init__(
@@ -138,32 +136,26 @@ class Guard:
         self.started_at = started_at
         self._layout = layout = rules.layout(graph, labels, nodes)
         self._stations = layout.stations
-        self._counters = counters = [Counter(aggregate) for aggregate in layout.aggregates]
-        starts = layout.starts
-        self.watches = [
-            Watch(rule, counters[starts[index] : starts[index + 1]], layout.ceilings[index])
-            for index, rule in enumerate(layout.rules)
-        ]
-        self._moves = 0
-        """What moved limits or verdicts so far. While it stands still, what was within its limits still is."""
-        self._calm_records: dict[str, int] = {}
-        self._calm_dispatches: dict[str, int] = {}
-        """By node: how far things had moved when all was found to be within."""
-        self.raised: dict[str, Decimal] = {}
-        self._raise(raised)
+        self._levels, self._held = [0] * layout.size, [0] * layout.size
+        """Amounts, and what is in flight may add to them, by place."""
+        self._standing = [False] * len(layout.rules)
         for (node, model), used in spent.items():
             for index in layout.about(nodes.get(node), node):
-                watch = self.watches[index]
-                if watch.rule.match.of_model(model):
-                    for counter in watch.counters:
+                if layout.rules[index].match.of_model(model):
+                    for counter in self._counters(index):
                         counter.fill(node, used)
+        self._raise(raised)
 
-    def _raise(self, raised: Mapping[str, Decimal]) -> None:
-        self._moves += 1
-        self.raised = dict(raised)
-        for watch, plain in zip(self.watches, self._layout.ceilings, strict=True):
-            number = raised.get(watch.rule.label) if raised else None
-            watch.ceiling = plain if number is None else ceiling(watch.rule, number)
+    @property
+    def watches(self) -> list[Watch]:
+        """The rules with their counters, for who wants to see them."""
+        return [
+            Watch(rule, self._counters(index), self._standing[index]) for index, rule in enumerate(self._layout.rules)
+        ]
+
+    def _counters(self, index: int) -> list[Counter]:
+        levels, held = self._levels, self._held
+        return [Counter(each, place, levels, held) for each, place in self._layout.counted[index]]
 
     def reads_result(self, node: str) -> bool:
         """Whether a policy looks at what this node returns."""
@@ -178,57 +170,86 @@ class Guard:
         station = self._stations[done.name]
         return station.measures if done.telemetry is not None else station.times
 
+    # -- how far it is from being over a limit ------------------------------------------------------------------------
+
+    def _raise(self, raised: Mapping[str, Decimal]) -> None:
+        self.raised = dict(raised)
+        self._bars: Sequence[int] = self._layout.raised(raised) if raised else self._layout.bars
+        self._look_round()
+
+    def _look_round(self) -> None:
+        """Finds out whether all that grows is within its bar. While it is, no rule of `growing` has to be asked."""
+        layout, levels, standing = self._layout, self._levels, self._standing
+        for index in layout.growing:
+            if standing[index]:
+                self._bear(index)
+        bars = self._bars
+        self._due = self.started_at + min([bars[place] for place in layout.clocks], default=FAR)
+        self._tense = (
+            any(levels[place] + self._held[place] > bars[place] for place in layout.levels)
+            or any(levels[place] > bars[place] * levels[place + 1] for place in layout.means)
+            or any(standing[index] and bars[layout.counted[index][0][1]] != FAR for index in layout.growing)
+        )
+
+    def _bear(self, index: int) -> None:
+        """Takes the bar away of a rule that has said all that it will ever say: it is over for good and only warns."""
+        layout, rule = self._layout, self._layout.rules[index]
+        if rule.policy.scope != "lifetime" or not rule.expression.single or enforces(rule):
+            return
+        place = layout.counted[index][0][1]
+        if place in layout.levels and self._levels[place] > self._bars[place]:
+            self._bars = [FAR if at == place else bar for at, bar in enumerate(self._bars)]
+
     # -- what is recorded ---------------------------------------------------------------------------------------------
 
     def count(self, done: Execution, use: Use) -> None:
         """Adds a record to what the rules count."""
         station = self._stations[done.name]
-        counters = self._counters
-        if use.amounts or station.iterations or station.modelled:
-            self._moves += 1
-        if use.amounts:
-            for measure, place in station.sums:
-                counters[place].level += use.amounts.get(measure, 0)
-        if use.ran:
-            for place in station.counts:
-                counters[place].level += 1
-            for place in station.iterations:
-                if done.iteration >= counters[place].level:
-                    counters[place].level = done.iteration + 1
-        for place in station.spreads:
-            counters[place].add(done, use)
-        if station.modelled:
-            model = _model(done)
-            for index in station.modelled:
-                if self.watches[index].rule.match.of_model(model):
-                    for counter in self.watches[index].counters:
-                        counter.add(done, use)
+        moves = station.plain or station.moves(_model(done))
+        levels, held, bars = self._levels, self._held, self._bars
+        for measure, value in use.amounts.items():
+            moved = moves.measured.get(measure)
+            if moved is None:
+                continue
+            for place in moved.sums:
+                levels[place] += value
+                if levels[place] + held[place] > bars[place]:
+                    self._tense = True
+            for place in moved.means:
+                levels[place] += value
+                if value > bars[place]:
+                    self._tense = True
+            for place in moved.highs:
+                levels[place] = max(levels[place], value)
+                if value > bars[place]:
+                    self._tense = True
+            for place in moved.lows:
+                add_low(levels, place, value, 1)
+                if value > bars[place]:
+                    self._tense = True
+        if not use.ran:
+            self._tense = True  # what is no attempt counts in sums, and in no average
+            return
+        for place in moves.attempts:
+            levels[place] += 1
+            if levels[place] + held[place] > bars[place]:
+                self._tense = True
+        for place in moves.turns:
+            if done.iteration >= levels[place]:
+                levels[place] = done.iteration + 1
+                if done.iteration >= bars[place]:
+                    self._tense = True
 
     def recorded(self, done: Execution, use: Use, now: int, facts: Callable[[], Mapping[str, Any]]) -> list[Verdict]:
         """Judges a record that was counted. `now` in us; `facts` gives what conditions read of it."""
         station = self._stations[done.name]
-        counters, watches, found = self._counters, self.watches, list[Verdict]()
-        calm = self._calm_records.get(done.name) == self._moves and not use.faults
-        within = True
-        for index, place in station.limits if calm else station.all_limits:
-            watch = watches[index]
-            if counters[place].level > watch.ceiling or use.faults:  # type: ignore[operator]  # these have one
-                within = False
-                self._judge_record(watch, done, use, now, facts, found)
-            elif watch.standing:
-                watch.standing = False
-        for index in station.timed:
-            if now - self.started_at > watches[index].ceiling:  # type: ignore[operator]  # these have one
-                self._judge_record(watches[index], done, use, now, facts, found)
-        for index in station.others if calm else station.all_others:
-            self._judge_record(watches[index], done, use, now, facts, found)
-        if not calm and within and not any(watches[index].standing for index in station.still):
-            self._calm_records[done.name] = self._moves
-        if station.modelled:
-            model = _model(done)
-            for index in station.modelled:
-                if watches[index].rule.match.of_model(model):
-                    self._judge_record(watches[index], done, use, now, facts, found)
+        moves = station.plain or station.moves(_model(done))
+        near = self._tense or now > self._due or bool(use.faults)
+        found: list[Verdict] = []
+        for index in moves.looked if near else moves.asked:
+            self._judge_record(index, done, use, now, facts, found)
+        if near:
+            self._look_round()
         if use.faults:
             for rule, wanted in station.tenants:
                 fault = next((use.faults[name] for name in wanted if name in use.faults), None)
@@ -238,48 +259,48 @@ class Guard:
 
     def _judge_record(
         self,
-        watch: Watch,
+        index: int,
         done: Execution,
         use: Use,
         now: int,
         facts: Callable[[], Mapping[str, Any]],
         found: list[Verdict],
     ) -> None:
-        rule = watch.rule
+        rule, counters = self._layout.rules[index], self._counters(index)
         if "result" in rule.expression.reads and done.status != "SUCCEEDED":
             return  # there is none
         alone = rule.policy.scope == "execution"
         if alone:
-            amounts = [counter.only(done, use) for counter in watch.counters]
+            amounts = [counter.only(done, use) for counter in counters]
         else:
-            amounts = [counter.amount(now - self.started_at) for counter in watch.counters]
+            amounts = [counter.amount(now - self.started_at) for counter in counters]
         fault = None
         if use.faults:
             fault = next((use.faults[name] for name in measures_of_rule(rule) if name in use.faults), None)
-        verdict = self._judge(watch, "record", done.exec_id, done.name, amounts, facts, fault)
-        if verdict is not None and (alone or self._news(watch, verdict)):
+        verdict = self._judge(index, "record", done.exec_id, done.name, amounts, facts, fault)
+        if verdict is not None and (alone or self._news(index, verdict)):
             found.append(verdict)
 
     def overdue(self, now: int) -> list[Verdict]:
         """Judges the rules about elapsed time when nothing is recorded: `now` in us."""
         found = []
-        for watch in self.watches:
-            if not watch.rule.before_dispatch or not any(c.name == "elapsed" for c in watch.counters):
+        for index, (rule, counters, _) in enumerate(self.watches):
+            if not rule.before_dispatch or not any(c.name == "elapsed" for c in counters):
                 continue
-            amounts = [counter.amount(now - self.started_at) for counter in watch.counters]
-            verdict = self._judge(watch, "record", "", "", amounts, dict, None)
-            if verdict is not None and self._news(watch, verdict):
+            amounts = [counter.amount(now - self.started_at) for counter in counters]
+            verdict = self._judge(index, "record", "", "", amounts, dict, None)
+            if verdict is not None and self._news(index, verdict):
                 found.append(verdict)
         return found
 
     def deadlines(self) -> list[tuple[str, int]]:
         """When (us) each rule that is nothing but a limit of elapsed time is to be looked at, by its label."""
         found = []
-        for watch in self.watches:
-            limit = watch.rule.limit
-            if limit is not None and limit.aggregate.name == "elapsed" and watch.rule.expression.single:
-                seconds = self.raised.get(watch.rule.label, limit.number)
-                found.append((watch.rule.label, self.started_at + int(seconds * 1_000_000) + 1))
+        for rule in self._layout.rules:
+            limit = rule.limit
+            if limit is not None and limit.aggregate.name == "elapsed" and rule.expression.single:
+                seconds = self.raised.get(rule.label, limit.number)
+                found.append((rule.label, self.started_at + int(seconds * 1_000_000) + 1))
         return found
 
     # -- what is about to be sent out ---------------------------------------------------------------------------------
@@ -289,75 +310,45 @@ class Guard:
     ) -> list[Verdict]:
         """Judges a dispatch as if all that is in flight, and it too, were recorded with the most they may use."""
         station = self._stations[node]
-        counters, watches = self._counters, self.watches
-        near: list[int] = []
-        calm = self._calm_dispatches.get(node) == self._moves
-        for index, place, part in station.budgets if calm else station.all_budgets:
-            watch, counter = watches[index], counters[place]
-            if counter.level + counter.reserved + part > watch.ceiling:  # type: ignore[operator]  # these have one
-                near.append(index)
-            elif watch.standing:
-                watch.standing = False
-        if not calm and not near:
-            self._calm_dispatches[node] = self._moves
-        for index, place in station.turns:
-            watch = watches[index]
-            if max(counters[place].level, iteration + 1) > watch.ceiling:  # type: ignore[operator]  # these have one
-                near.append(index)
-            elif watch.standing:
-                watch.standing = False
-        for index in station.clocks:
-            watch = watches[index]
-            if now - self.started_at > watch.ceiling:  # type: ignore[operator]  # these have one
-                near.append(index)
-            elif watch.standing:
-                watch.standing = False
-        if not near and not station.weighed:
-            return []
-        asked = [watches[index] for index in sorted([*near, *station.weighed])]
-        return self._weighed(asked, exec_id, node, iteration, now, facts)
-
-    def _weighed(
-        self,
-        watches: Sequence[Watch],
-        exec_id: str,
-        node: str,
-        iteration: int,
-        now: int,
-        facts: Callable[[], Mapping[str, Any]],
-    ) -> list[Verdict]:
-        """The verdicts of these rules over a dispatch, by their conditions."""
-        maximum = self._nodes[node].maximum
+        near = self._tense or now > self._due or self._adds(station, iteration)
         found: list[Verdict] = []
-        for watch in watches:
-            amounts: list[Amount] = [
-                now - self.started_at if c.name == "elapsed" else c.level + c.step(node, iteration, maximum)
-                for c in watch.counters
-            ]
-            verdict = self._judge(watch, "dispatch", exec_id, node, amounts, facts, None)
-            if verdict is not None and self._news(watch, verdict):
+        for index in station.budgets if near else station.weighed:
+            maximum = self._nodes[node].maximum
+            elapsed = now - self.started_at
+            amounts: list[Amount] = [c.ahead(node, iteration, maximum, elapsed) for c in self._counters(index)]
+            verdict = self._judge(index, "dispatch", exec_id, node, amounts, facts, None)
+            if verdict is not None and self._news(index, verdict):
                 found.append(verdict)
+        if near:
+            self._look_round()
         return found
+
+    def _adds(self, station: Station, iteration: int) -> bool:
+        """Whether one more dispatch may bring an amount over its bar."""
+        levels, held, bars = self._levels, self._held, self._bars
+        for place, part in station.adds:
+            if levels[place] + held[place] + part > bars[place]:
+                return True
+        return any(iteration >= bars[place] for place in station.turns)
 
     def reserve(self, node: str, times: int = 1) -> None:
         """Reserves the most that one execution of this node may use; `times` -1: gives it back."""
-        station = self._stations[node]
-        if station.reserves:
-            self._moves += 1
-        for place, part in station.shares:
-            self._counters[place].reserved += times * part
+        held = self._held
+        for place, part in self._stations[node].shares:
+            held[place] += times * part
+            if self._levels[place] + held[place] > self._bars[place]:
+                self._tense = True
 
     def settle_anew(self, raised: Mapping[str, Decimal]) -> None:
         """Somebody has looked and lets the lifetime go on: what stood is judged again, under the limits given now."""
+        self._standing = [False] * len(self._standing)
         self._raise({**self.raised, **raised})
-        for watch in self.watches:
-            watch.standing = False
 
     # -- one rule -----------------------------------------------------------------------------------------------------
 
     def _judge(
         self,
-        watch: Watch,
+        index: int,
         at: Place,
         exec_id: str,
         node: str,
@@ -365,25 +356,30 @@ class Guard:
         facts: Callable[[], Mapping[str, Any]],
         fault: str | None,
     ) -> Verdict | None:
-        rule = watch.rule
+        rule = self._layout.rules[index]
         if fault is not None:
             return _unknown(rule, at, exec_id, node, fault)
         verdict = judged(rule, amounts, facts, self.raised.get(rule.label), at, exec_id, node)
         if verdict is None:
-            watch.standing = False
+            self._standing[index] = False
         return verdict
 
-    def _news(self, watch: Watch, verdict: Verdict) -> bool:
+    def _news(self, index: int, verdict: Verdict) -> bool:
         """Whether this has to be recorded: what only says so again is not, what is done again is.
 
         Over a budget nothing more is sent out, so its pause needs no repetition; a pause over a record is about that
         record, and each one that cannot be evaluated fails closed.
         """
-        standing, watch.standing = watch.standing, True
-        self._moves += 1
+        standing, self._standing[index] = self._standing[index], True
+        self._tense = True
         if not standing or not verdict.enforced:
             return not standing
-        return verdict.failed or verdict.action != "pause_lifetime" or not watch.rule.before_dispatch
+        return verdict.failed or verdict.action != "pause_lifetime" or not verdict.rule.before_dispatch
+
+
+def enforces(rule: Rule) -> bool:
+    """Whether something is done when it is breached, beside the verdict's being recorded."""
+    return not rule.policy.shadow and rule.policy.action != "warn"
 
 
 def judged(

@@ -37,8 +37,10 @@ class Rule:
         self.before_dispatch = before_dispatch(self.expression)
         """Whether it is judged before something is sent out; else only over what is recorded."""
         self.limit: Limit | None = raisable(self.expression)
-        self.ceiling = ceiling(self, None)
-        """Of a rule that is nothing but an upper limit: the greatest amount within it, in kept units."""
+        plain = self.limit is not None and self.expression.single and self.limit.aggregate.name in ("sum", "count")
+        self.ceiling = ceiling(self.limit) if plain and self.limit is not None else None
+        """Of a tenant's rule that is nothing but an upper limit of a sum or a count: the greatest amount within it, in
+        kept units."""
         self.quantities = tuple([self._quantity(aggregate) for aggregate in self.expression.aggregates])
         """For a tenant's policy: what each aggregate adds up."""
 

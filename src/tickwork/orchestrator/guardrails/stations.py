@@ -1,7 +1,8 @@
 """What the rules have to do with each node of a graph, worked out once for all its lifetimes. Pure.
 
-A lifetime then only walks along short tuples: which of its counters a record moves, which of its limits it may have
-passed, what a dispatch reserves. Watches and counters are named by their places in the lifetime's lists.
+Most rules are upper limits of what only grows, and most of the time they are kept. So each amount that is kept count of
+has a bar, the greatest that is within the limits on it: while no amount is over its bar none of these rules can hold,
+and none has to be asked. The others are asked each time. Amounts and bars stand at places in lists of the lifetime.
 """
 
 from __future__ import annotations
@@ -11,35 +12,71 @@ from typing import TYPE_CHECKING
 
 from tickwork.model.expressions.aggregates import scale_of
 from tickwork.model.graph import Maximum
-from tickwork.orchestrator.guardrails.counters import TIMES, share
+from tickwork.orchestrator.guardrails.counters import TIMES, WIDTHS, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
-    from tickwork.model.expressions import Aggregate
+    from tickwork.model.expressions import Aggregate, Limit
     from tickwork.model.graph import Node
     from tickwork.orchestrator.guardrails.rules import Rule
 
-SPREADS = ("max", "min", "avg")
+FAR = 1 << 256
+"""A bar that nothing gets over."""
+
+MODELS = 256
+"""Models of a node whose Moves are remembered: a worker may name any."""
+
+ALONE = ("sum", "max", "min", "avg")
+"""What an aggregate over one single record is: the amount that the record says."""
+
+GROWING = ("sum", "count", "iterations", "max", "avg", "elapsed")
+"""What passes an upper limit only by a record, a dispatch or a time that is over it. An average is no more than its
+limit as long as no record is."""
 
 
 class Layout:
-    """The rules that concern lifetimes with some labels, and the counters that they need, one behind the other."""
+    """The rules that concern lifetimes with some labels, and where the amounts stand that they need."""
 
-    __slots__ = ("_tenants", "aggregates", "ceilings", "nodes", "rules", "starts", "stations")
+    __slots__ = ("_tenants", "bars", "clocks", "counted", "growing", "levels", "means", "nodes", "rules", "size",
+                 "stations")  # fmt: skip
 
     def __init__(self, rules: Sequence[Rule], tenants: Sequence[Rule], nodes: Mapping[str, Node]) -> None:
         self.rules = tuple(rules)
         self._tenants = tuple(tenants)
         self.nodes = nodes
-        self.aggregates: tuple[Aggregate, ...] = tuple([a for rule in rules for a in rule.expression.aggregates])
-        self.starts: list[int] = [0]
-        """Where the counters of each rule begin; one more, for the end."""
+        self.size = 0
+        counted: list[tuple[tuple[Aggregate, int], ...]] = []
         for rule in rules:
-            self.starts.append(self.starts[-1] + len(rule.expression.aggregates))
-        self.ceilings = tuple([rule.ceiling for rule in rules])
+            mine = []
+            for aggregate in rule.expression.aggregates:
+                mine.append((aggregate, self.size))
+                self.size += WIDTHS[aggregate.name]
+            counted.append(tuple(mine))
+        self.counted = tuple(counted)
+        """The aggregates of each rule, and where their amounts begin."""
+        self.growing = tuple([index for index, rule in enumerate(rules) if grows(rule)])
+        """Rules that need not be asked while nothing is over a bar."""
+        barred = [(each, place) for index in self.growing for each, place in self.counted[index]
+                  if rules[index].policy.scope == "lifetime"]  # fmt: skip
+        self.means = tuple([place for each, place in barred if each.name == "avg"])
+        self.clocks = tuple([place for each, place in barred if each.name == "elapsed"])
+        self.levels = tuple([place for each, place in barred if each.name not in ("avg", "elapsed")])
+        self.bars = tuple(self.raised({}))
         self.stations = Stations(self)
+
+    def raised(self, raised: Mapping[str, Decimal]) -> list[int]:
+        """The bars, under the limits as they were raised."""
+        bars = [FAR] * self.size
+        for index in self.growing:
+            rule = self.rules[index]
+            number = raised.get(rule.label)
+            place_of = dict(self.counted[index])
+            for limit in rule.expression.limits:
+                place = place_of[limit.aggregate]
+                bars[place] = min(bars[place], ceiling(limit, number))
+        return bars
 
     def about(self, node: Node | None, name: str) -> list[int]:
         """The rules that match a node."""
@@ -67,40 +104,17 @@ class Stations(dict[str, "Station"]):
 class Station:
     """What there is to do at one node."""
 
-    __slots__ = (
-        "all_budgets",
-        "all_limits",
-        "all_others",
-        "asked",
-        "budgets",
-        "clocks",
-        "counts",
-        "iterations",
-        "limits",
-        "measures",
-        "modelled",
-        "others",
-        "reads_result",
-        "reserves",
-        "shares",
-        "spreads",
-        "still",
-        "sums",
-        "tenants",
-        "timed",
-        "times",
-        "turns",
-
-        "weighed",
-    )  # fmt: skip
+    __slots__ = ("_about", "_layout", "_moves", "_name", "adds", "asked", "budgets", "measures", "plain",
+                 "reads_result", "shares", "tenants", "times", "turns", "weighed")  # fmt: skip
 
     def __init__(self, layout: Layout, node: Node | None, name: str) -> None:
         maximum = node.maximum if node is not None else Maximum()
-        about = layout.about(node, name)
         rules = layout.rules
-        plain = [index for index in about if not rules[index].match.model]
-        self.modelled = tuple([index for index in about if rules[index].match.model])
-        """Rules that count, and look at, executions of some models alone."""
+        self._layout, self._name = layout, name
+        self._about = about = layout.about(node, name)
+        self._moves: dict[str, Moves] = {}
+        self.plain = None if any(rules[index].match.model for index in about) else Moves(layout, about, name)
+        """What a record moves, when that is the same for all models."""
         self.tenants = layout.tenants(node, name)
         """The tenant's rules, with what they add up: the ledger judges them; what it cannot add up is seen here."""
         self.asked = (
@@ -114,67 +128,106 @@ class Station:
         """What of a record is to be measured; `times` of one without telemetry."""
         self.times = tuple([measure for measure in self.measures if measure in TIMES])
         self.reads_result = any("result" in rules[index].expression.reads for index in about)
-        places = [place for index in plain for place in range(layout.starts[index], layout.starts[index + 1])]
-        at = [(layout.aggregates[place], place) for place in places]
-        self.sums = tuple([(aggregate.of, place) for aggregate, place in at if aggregate.name == "sum"])
-        self.counts = tuple([place for aggregate, place in at if aggregate.name == "count"])
-        self.iterations = tuple([p for a, p in at if a.name == "iterations" and a.of == name])
-        self.spreads = tuple([place for aggregate, place in at if aggregate.name in SPREADS])
-        limited = [index for index in plain if layout.ceilings[index] is not None]
-        self.all_limits = tuple([
-            (index, layout.starts[index]) for index in limited if _first(layout, index).name != "elapsed"
-        ])  # fmt: skip
-        """Rules that are nothing but an upper limit, with their counter: seen at a glance."""
-        self.limits = tuple([each for each in self.all_limits if layout.aggregates[each[1]].name != "sum"])
-        """Those that any record may move; sums are moved by what is used alone."""
-        self.reserves = any(aggregate.name == "sum" and share(aggregate, maximum) for aggregate in layout.aggregates)
-        self.timed = tuple([index for index in limited if _first(layout, index).name == "elapsed"])
-        """Those of time."""
-        self.all_others = tuple([index for index in plain if layout.ceilings[index] is None])
-        self.others = tuple([index for index in self.all_others if not _only_sums(rules[index])])
-        sums = [index for index, place in self.all_limits if layout.aggregates[place].name == "sum"]
-        self.still = (*sums, *[index for index in self.all_others if _only_sums(rules[index])])
-        """Rules that need not be looked at while nothing has moved."""
-        budgets = [i for i in about if rules[i].before_dispatch and rules[i].policy.scope != "execution"]
-        single = [
-            (index, layout.starts[index], _first(layout, index))
-            for index in budgets
-            if layout.ceilings[index] is not None
-        ]
-        parts = [
-            (index, place, share(aggregate, maximum))
-            for index, place, aggregate in single
-            if aggregate.name in ("sum", "count") or (aggregate.name == "iterations" and aggregate.of != name)
-        ]
-        self.all_budgets = tuple(parts)
-        """Rules that are judged before the node is sent out: upper limits, with what one more execution adds."""
-        self.budgets = tuple([each for each in parts if each[2]])
-        """Those that it adds something to; the rest is as it was when nothing else has moved it."""
-        self.turns = tuple([(i, place) for i, place, a in single if a.name == "iterations" and a.of == name])
-        """Upper limits of the visits of this very node."""
-        seen = {index for index, *_ in (*parts, *self.turns)} | set(self.timed)
-        self.weighed = tuple([index for index in budgets if index not in seen])
-        """The rest of them."""
-        self.clocks = tuple([index for index in budgets if index in self.timed])
-        shares = [
-            (place, share(layout.aggregates[place], maximum))
-            for index in about
-            for place in range(layout.starts[index], layout.starts[index + 1])
-        ]
-        self.shares = tuple([(place, part) for place, part in shares if part])
+        self.budgets = tuple([i for i in about if rules[i].before_dispatch and rules[i].policy.scope != "execution"])
+        """Rules that are judged before the node is sent out."""
+        self.weighed = tuple([index for index in self.budgets if index not in layout.growing])
+        """Those that have to be asked each time."""
+        counted = [pair for index in about for pair in layout.counted[index]]
+        self.shares = tuple([(place, part) for each, place in counted if (part := share(each, maximum))])
         """What one execution reserves while it is in flight."""
+        budgeted = {place for index in self.budgets for _, place in layout.counted[index]}
+        self.adds = tuple([(place, part) for place, part in self.shares if place in budgeted])
+        """What a dispatch adds to the amounts that it is judged by."""
+        self.turns = tuple([
+            place for each, place in counted
+            if place in budgeted and each.name == "iterations" and each.of == name
+        ])  # fmt: skip
+        """Amounts that are the visits of this very node."""
+
+    def moves(self, model: str) -> Moves:
+        """What a record moves that names this model ("": none), where rules look at it."""
+        found = self._moves.get(model)
+        if found is None:
+            if len(self._moves) >= MODELS:
+                self._moves.clear()
+            rules = self._layout.rules
+            mine = [index for index in self._about if rules[index].match.of_model(model)]
+            found = self._moves[model] = Moves(self._layout, mine, self._name)
+        return found
 
 
-def ceiling(rule: Rule, raised: Decimal | None) -> int | None:
-    """The greatest amount, in kept units, that is within a rule which is nothing but an upper limit; else None.
+class Moves:
+    """What a record moves, and who looks at it."""
 
-    Most rules are such limits, and most of the time they are kept: that is found without asking the condition.
-    """
-    limit = rule.limit
-    if limit is None or not rule.expression.single or rule.policy.scope == "execution":
-        return None
-    if limit.aggregate.name not in ("sum", "count", "iterations", "max", "elapsed"):
-        return None
+    __slots__ = ("asked", "attempts", "looked", "measured", "turns")
+
+    def __init__(self, layout: Layout, mine: Sequence[int], name: str) -> None:
+        self.looked = tuple(sorted(mine, key=lambda index: _turn(layout.rules[index])))
+        """All rules that judge a record, in the order of their verdicts."""
+        self.asked = tuple([index for index in self.looked if index not in layout.growing])
+        """Those that have to be asked each time."""
+        self.attempts: tuple[int, ...] = ()
+        """Places that count attempts."""
+        self.turns: tuple[int, ...] = ()
+        """Places that hold the most visits of this very node."""
+        self.measured: dict[str, Measured] = {}
+        """What an amount of each measure moves."""
+        alone = {index for index in mine if layout.rules[index].policy.scope == "execution"}
+        for index in mine:
+            for each, place in layout.counted[index]:
+                if each.name == "count":
+                    self.attempts += (place,)
+                elif each.name == "iterations":
+                    self.turns += (place,) if each.of == name else ()
+                elif each.name != "elapsed":
+                    self.attempts += (place + 1,) if WIDTHS[each.name] > 1 else ()
+                    self.measured.setdefault(each.of, Measured()).take(each, place, alone=index in alone)
+
+
+class Measured:
+    """What an amount of one measure is added to (`sums`; `means`: and compared with the bar by itself), and what it may
+    be the greatest or the least of."""
+
+    __slots__ = ("highs", "lows", "means", "sums")
+
+    def __init__(self) -> None:
+        self.sums: tuple[int, ...] = ()
+        self.means: tuple[int, ...] = ()
+        self.highs: tuple[int, ...] = ()
+        self.lows: tuple[int, ...] = ()
+
+    def take(self, aggregate: Aggregate, place: int, *, alone: bool) -> None:
+        """Notes an aggregate of this measure. `alone`: it is judged over single records."""
+        if aggregate.name == "max":
+            self.highs += (place,)
+        elif aggregate.name == "min":
+            self.lows += (place,)
+        elif aggregate.name == "avg" or alone:
+            self.means += (place,)
+        else:
+            self.sums += (place,)
+
+
+def _turn(rule: Rule) -> int:
+    """When a rule has its say about a record: plain limits first, those of time next, those of models last."""
+    if rule.match.model:
+        return 3
+    single = rule.expression.single and grows(rule) and rule.policy.scope != "execution"
+    if not single or rule.expression.aggregates[0].name == "avg":
+        return 2
+    return 1 if rule.expression.aggregates[0].name == "elapsed" else 0
+
+
+def grows(rule: Rule) -> bool:
+    """Whether it cannot hold as long as every amount is within its limit, and amounts only grow."""
+    if not rule.expression.upper:
+        return False
+    known = ALONE if rule.policy.scope == "execution" else GROWING
+    return all(aggregate.name in known for aggregate in rule.expression.aggregates)
+
+
+def ceiling(limit: Limit, raised: Decimal | None = None) -> int:
+    """The greatest amount, in kept units, that is within an upper limit; `raised` takes the place of its number."""
     number = (raised if raised is not None else limit.number) * scale_of(limit.aggregate)
     return floor(number) if limit.comparison == ">" else ceil(number) - 1
 
@@ -182,13 +235,3 @@ def ceiling(rule: Rule, raised: Decimal | None) -> int | None:
 def measures_of_rule(rule: Rule) -> tuple[str, ...]:
     """What a rule adds up."""
     return tuple([each.of for each in rule.expression.aggregates if each.of and each.name != "iterations"])
-
-
-def _first(layout: Layout, index: int) -> Aggregate:
-    return layout.aggregates[layout.starts[index]]
-
-
-def _only_sums(rule: Rule) -> bool:
-    expression = rule.expression
-    scope = rule.policy.scope
-    return scope == "lifetime" and not expression.reads and all(each.name == "sum" for each in expression.aggregates)

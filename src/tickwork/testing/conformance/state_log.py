@@ -302,6 +302,23 @@ class LogConformance:
         finally:
             await store.stop()
 
+    async def test_history_may_have_its_end(self) -> None:
+        """A lifetime that is over may be brought from elsewhere: all of it is there, and it ended when it ended."""
+        async with self.opened() as store:
+            now = self.clock.now()
+            times = (now - 90, now - 50, now - 20)
+            for number, row in enumerate(
+                (lifetime(1), replace(lifetime(2), status="COMPLETED", finished_at=times[-1]))
+            ):
+                entries = (Event("started", "started", {}), execution(row, 1), Event("end", "completed", {}))
+                history = replace(append(row, *entries, status="COMPLETED"), ats=times)
+                found, created = await store.create_lifetime(row, history)
+                equal((created, found.status, found.last_seq), (True, "COMPLETED", 3), f"{number}: it is over")
+                equal(found.finished_at, times[-1], f"{number}: since it ended, not since it was brought")
+                equal([e.at for e in await self.whole_log(store, row)], list(times), f"{number}: its log is there")
+                answer = (await store.append([append(row, execution(row, 9))]))[0]
+                expect(answer.stale, f"{number}: nothing is recorded after the end")
+
     async def test_history_that_does_not_fit_is_refused(self) -> None:
         """A time for each entry, none before the one before it; and an empty log to begin with."""
         async with self.opened() as store:

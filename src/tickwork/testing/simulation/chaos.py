@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from tickwork.testing.simulation.faults import LONGEST_OUTAGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,6 +29,8 @@ class Chaos:
             "bus.rebalance": self._rebalance,
             "kv.flush": self._flush,
             "clock.step": self._step,
+            "kv.outage": self._kv_outage,
+            "blob.outage": self._blob_outage,
         }
         if "clock.skew" in self.world.options.rates:
             self.world.faults.struck("clock.skew", "world")
@@ -57,7 +61,7 @@ class Chaos:
         victim = self._victim()
         if victim is None:
             return None
-        victim.stop()
+        victim.stop(self.dice.choice([None, 0.0, 1.0, 30.0]))
         return victim.name
 
     def _freeze(self) -> str | None:
@@ -65,6 +69,7 @@ class Chaos:
         if victim is None:
             return None
         victim.freeze()
+        self.world.faults.stood_still.add(victim.name)
         loop = self.world.loop
         loop.call_later(self.dice.spread(0.1, 200), victim.thaw, context=loop.outside.context)
         return victim.name
@@ -79,6 +84,17 @@ class Chaos:
     def _flush(self) -> str:
         self.world.after(0, self.world.kv.stop)
         return "kv"
+
+    def _kv_outage(self) -> str:
+        return self._outage(self.dice.choice(["kv", "kv writes"]))
+
+    def _blob_outage(self) -> str:
+        return self._outage("blob")
+
+    def _outage(self, what: str) -> str:
+        until = self.world.loop.time() + self.dice.spread(1, LONGEST_OUTAGE)
+        self.world.faults.outages[what] = max(until, self.world.faults.outages.get(what, 0.0))
+        return what
 
     def _step(self) -> str:
         clock = self.dice.choice(self.world.clocks)

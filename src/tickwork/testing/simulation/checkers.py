@@ -292,7 +292,8 @@ class Checker:
                 self.wrong("I3", f"{_said(entry)} was called although the attempt before it may have had its effect")
 
     def _attempts(self) -> None:
-        """I14: no more attempts than the policy allows; those that were lost or reconciled do not count."""
+        """I14: no more attempts than the policy allows; those that were lost or reconciled do not count, and a blob
+        store that is away makes none fail."""
         retried = {e.data["exec_id"] for e in self.history.events("reconciled")}
         visits: dict[tuple[str, str, int], list[Execution]] = {}
         for entry in self.history.executions.values():
@@ -302,6 +303,9 @@ class Checker:
             counted = [e for e in attempts if e.status != "CANCELLED" and not _lost(e) and e.exec_id not in retried]
             if len(counted) > node.retry.max_attempts:
                 self.wrong("I14", f"{attempts[0].name} has {len(counted)} attempts, {node.retry.max_attempts} allowed")
+            for entry in attempts:
+                if entry.error is not None and entry.error.type == "StorageError":
+                    self.wrong("I14", f"{_said(entry)} failed, and it was the blob store that did")
             numbers = sorted(e.attempt for e in attempts)
             if len(set(numbers)) != len(numbers):
                 self.wrong("I14", f"{attempts[0].name} has attempts {numbers}")
@@ -406,14 +410,16 @@ class Checker:
     def _let_out(self, reference: Reference) -> None:
         """I8, I15: what ran had been let out: the policies had admitted it, and nothing was paused.
 
-        What a tenant's policy took back may have gone out all the same: another process was told that it may, or it was
-        on its way before that policy was loaded.
+        What a tenant's policy took back may have gone out all the same: another process was told that it may, it was on
+        its way before that policy was loaded, or after that was changed again while the refusal was on its way.
         """
+        loads = self.world.officer.loads if self.world.officer is not None else []
         journal, customs = self.world.journal, self.world.network.customs
         for exec_id, invariant in reference.kept_in:
             if exec_id in reference.refused and customs is not None:
                 asked, sent = journal.first_asked.get(exec_id, 0.0), customs.first_sent.get(exec_id, 1e9)
-                if exec_id in journal.admitted or sent < asked:
+                changed = any(asked - SEEN_BY_ALL < load < sent for load in loads)
+                if exec_id in journal.admitted or sent < asked or changed:
                     continue
             if self.world.ledger.by_exec.get(exec_id):
                 self.wrong(invariant, f"{exec_id} ran while it was held back")
@@ -421,6 +427,9 @@ class Checker:
             if call.lifetime_id == self.lifetime_id and call.exec_id not in reference.let_out:
                 self.wrong("I8", f"{call.node} {call.exec_id} was called, and nothing had let it out")
 
+
+SEEN_BY_ALL = 5.0
+"""Virtual seconds after which every process has the policies that were loaded."""
 
 ENDS = {"completed": "COMPLETED", "failed": "FAILED", "aborted": "ABORTED"}
 

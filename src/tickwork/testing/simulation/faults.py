@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tickwork.runtime import ROLES, Role
 from tickwork.testing.simulation.dice import Dice
 
 if TYPE_CHECKING:
@@ -54,11 +55,19 @@ FAULTS: dict[str, Kind] = {
     "process.freeze": Kind(0.2, 4, "a process stands still, sometimes past its lease, and wakes"),
     "clock.skew": Kind(1, 1, "clocks are off by seconds or minutes, and drift"),
     "clock.step": Kind(0.2, 4, "a process's wall clock is stepped"),
+    "kv.outage": Kind(0.1, 2, "no call, or no write, of the key-value store succeeds for up to five minutes"),
+    "blob.outage": Kind(0.1, 2, "no call of the blob store succeeds for up to five minutes"),
 }
 """All faults by name."""
 
 DEFAULT_OFF: dict[str, str] = {}
 """Faults that are off unless they are asked for, each with the reason."""
+
+LATER = frozenset({"kv.outage", "blob.outage"})
+"""Faults with dice of their own: they were added when the worlds of many seeds were known by what happens in them."""
+
+LONGEST_OUTAGE = 300.0
+"""Seconds; many leases."""
 
 DRAWN = 0.35
 """The chance of a fault to be among those of a seed."""
@@ -102,6 +111,8 @@ class Options(msgspec.Struct, kw_only=True):
     """There are policies."""
     reloading: bool = False
     """Policies are loaded while lifetimes run."""
+    roles: tuple[tuple[Role, ...], ...] = ()
+    """What each process does, where they share the roles; else each of `processes` does everything."""
 
 
 def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: Iterable[str] | None = None) -> Options:
@@ -112,7 +123,8 @@ def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: I
     off = set(without) | (set(DEFAULT_OFF) if chosen is None else set())
     calm = dice.chance(0.05)
     for name, kind in FAULTS.items():
-        drawn, rate = dice.chance(DRAWN), dice.spread(kind.low, kind.high) if kind.high > kind.low else kind.low
+        mine = Dice(seed, "options", name) if name in LATER else dice
+        drawn, rate = mine.chance(DRAWN), mine.spread(kind.low, kind.high) if kind.high > kind.low else kind.low
         if (drawn and not calm and name not in off) if chosen is None else name in chosen:
             rates[name] = rate
     processes = dice.choice([1, 1, 2, 2, 3])
@@ -142,7 +154,20 @@ def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: I
         skews=tuple(skews),
         guarded=dice.chance(0.5),
         reloading=dice.chance(0.5),
+        roles=_shared_roles(seed, processes),
     )
+
+
+def _shared_roles(seed: int, processes: int) -> tuple[tuple[Role, ...], ...]:
+    """Every role with some of the processes, in half of the worlds that have several."""
+    dice = Dice(seed, "roles")
+    if processes == 1 or dice.chance(0.5):
+        return ()
+    found: list[list[Role]] = [[] for _ in range(processes)]
+    for role in sorted(ROLES):
+        for slot in dice.sample(range(processes), dice.randint(1, processes)):
+            found[slot].append(role)
+    return tuple([tuple(roles) for roles in found])
 
 
 class Faults:
@@ -152,6 +177,10 @@ class Faults:
         self.dice = Dice(seed, "faults")
         self.fired: Counter[str] = Counter()
         self.on = True
+        self.outages: dict[str, float] = {}
+        """Until when (virtual seconds) what is out."""
+        self.stood_still: set[str] = set()
+        """Processes that were ever frozen."""
         self._rates, self._trace = rates, trace
 
     def strikes(self, name: str, place: str, where: str) -> bool:
@@ -166,6 +195,10 @@ class Faults:
         """Counts a fault that was made to strike."""
         self.fired[name] += 1
         self._trace(place, f"! {name} {where}".rstrip())
+
+    def is_out(self, what: str, now: float) -> bool:
+        """Whether this part of the world does not answer now."""
+        return self.on and now < self.outages.get(what, 0.0)
 
     def pause_before(self, name: str) -> float | None:
         """Seconds until this fault of a process strikes next; None: it is not among those of this seed."""

@@ -140,6 +140,8 @@ class Officer:
         self.drawer = Drawer(self.dice, [bound.graph for bound in world.bounds])
         self.changed = False
         """Whether anything was loaded while processes ran."""
+        self.loads: list[float] = []
+        """When."""
         self._layers: dict[tuple[str, str], PolicyDocument | None] = {}
         """What every layer should have, as far as the officer knows."""
 
@@ -190,6 +192,7 @@ class Officer:
         key = (document.tenant, document.graph)
         self._layers[key] = document if document.policies else None
         self.changed = True
+        self.loads.append(world.loop.time())
         stored = self._stored(document)
         world.trace("officer", f"loads {len(document.policies)} policies for {key} at {process.name}")
         try:

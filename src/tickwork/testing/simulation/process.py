@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from tickwork.clock import RandomIds
-from tickwork.errors import StorageError, TickworkError
-from tickwork.executor.registry import Registry
-from tickwork.executor.worker import Executor
+from tickwork.errors import TickworkError
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.ports import StoredGraph
 from tickwork.runtime import Runtime
@@ -27,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from tickwork.history import History as Replays
-    from tickwork.model.records import LogEntry
     from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateStore
     from tickwork.profiles import Profile
+    from tickwork.runtime import Role
     from tickwork.sdk.loading import BoundGraph
     from tickwork.service import Service
     from tickwork.testing.simulation.world import World
@@ -39,6 +37,7 @@ class SimulatedProfile:
     """Hands a Runtime the ports of its process."""
 
     home: Path | None = None
+    alone = False
 
     def __init__(self, process: SimulatedProcess) -> None:
         self.name = "simulation"
@@ -72,16 +71,14 @@ class SimulatedRuntime(Runtime):
         stored = stored_graph(bound, tenant)
         await self.store.put_graph(stored)
         self.registry.bind(bound)
-        await self._sweeper.recover(tenant, stored.digest)
         return stored
 
 
 class SimulatedProcess:
-    """One life of a process. `executor_only`: it runs user code and nothing else."""
+    """One life of a process."""
 
-    def __init__(self, world: World, name: str, clock: Clock, *, executor_only: bool) -> None:
-        self.world, self.name, self.clock = world, name, clock
-        self.executor_only = executor_only
+    def __init__(self, world: World, name: str, clock: Clock, roles: frozenset[Role]) -> None:
+        self.world, self.name, self.clock, self.roles = world, name, clock, roles
         self.place = world.loop.place(name, self)
         self.cut = False
         """Dead: its ports do nothing any more."""
@@ -98,7 +95,9 @@ class SimulatedProcess:
         """Replays and forks, likewise."""
         self._latency = world.options.latency
         self._tasks: list[asyncio.Task[Any]] = []
-        self._main = self.spawn(self._executor() if executor_only else self._everything())
+        self._told: asyncio.Future[float] | None = None
+        """Told to stop, with the seconds it may take, once it is up."""
+        self._main = self.spawn(self._live())
         self._main.add_done_callback(self._over, context=world.loop.outside.context)
 
     @property
@@ -136,12 +135,15 @@ class SimulatedProcess:
         self.world.loop.halt(self.place)
         self.world.after(self.world.options.session, self.bus.drop_out)
 
-    def stop(self) -> None:
-        """SIGTERM: it closes everything in order."""
+    def stop(self, seconds: float | None) -> None:
+        """SIGTERM: it drains for so long, then closes everything in order; None: without draining."""
         self.world.trace(self.name, "is told to stop")
         self.world.troubled = True
         self.service = None
-        self._main.cancel()
+        if seconds is None or self._told is None or self._told.done():
+            self._main.cancel()
+        else:
+            self._told.set_result(seconds)
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -174,37 +176,21 @@ class SimulatedProcess:
         self.world.trace(self.name, "has stopped" if error is None else f"fell: {type(error).__name__}: {error}")
         self.world.fallen(self, error)
 
-    async def _everything(self) -> NoReturn:
+    async def _live(self) -> None:
         profile = cast("Profile", SimulatedProfile(self))
         limit = self.world.options.concurrency
-        runtime = SimulatedRuntime(profile, clock=self.clock, ids=self.ids, concurrency=limit, threads=0)
+        runtime = SimulatedRuntime(
+            profile, clock=self.clock, ids=self.ids, roles=self.roles, concurrency=limit, threads=0
+        )
         async with runtime:
             for tenant in self.world.tenants:
                 for bound in self.world.bounds:
                     await runtime.bind(bound, tenant=tenant)
+            runtime.all_bound()
             self.service, self.past = runtime.service, runtime.history
-            self.world.trace(self.name, "is up")
-            await runtime.guard(self.world.loop.create_future())
-        raise StorageError("the runtime ended by itself")
-
-    async def _executor(self) -> NoReturn:
-        registry = Registry()
-        for bound in self.world.bounds:
-            registry.bind(bound)
-        executor = Executor(
-            cast("EventBus", self.bus), self.blobs, self.kv, self.clock, self.ids,
-            registry=registry, history=self._history, concurrency=self.world.options.concurrency, threads=0,
-        )  # fmt: skip
-        await executor.start()
-        self.world.trace(self.name, "is up")
-        await executor.run()
-        raise StorageError("the executor ended by itself")
-
-    async def _history(self, tenant_id: str, lifetime_id: str, limit: int) -> list[LogEntry]:
-        store = cast("StateStore", self.store)
-        found = await store.get_lifetime(tenant_id, lifetime_id)
-        last = found[0].last_seq if found else 0
-        return await store.read_log(tenant_id, lifetime_id, max(0, last - limit), limit)
+            self._told = self.world.loop.create_future()
+            self.world.trace(self.name, f"is up as {', '.join(sorted(self.roles)) or 'a client'}")
+            await runtime.drain(await runtime.guard(self._told))
 
 
 def stored_graph(bound: BoundGraph, tenant: str) -> StoredGraph:

@@ -160,18 +160,21 @@ class SimulatedKV:
 
     async def put(self, key: str, value: bytes, ttl: float | None = None, *, if_absent: bool = False) -> bool:
         """As the store; a value that is there is overlooked now and then."""
-        await self._arrive(f"put {key}")
+        await self._arrive(f"put {key}", "kv writes")
         if if_absent and self._faults.strikes("kv.miss", self._process.name, key):
             if_absent = False
         return await self._kv.put(key, value, ttl, if_absent=if_absent)
 
     async def delete(self, key: str) -> None:
         """As the store."""
-        await self._arrive(f"delete {key}")
+        await self._arrive(f"delete {key}", "kv writes")
         await self._kv.delete(key)
 
-    async def _arrive(self, what: str) -> None:
+    async def _arrive(self, what: str, also: str = "kv") -> None:
         await self._process.travel()
+        now = self._process.world.loop.time()
+        if self._faults.is_out("kv", now) or self._faults.is_out(also, now):
+            raise StorageError("the key-value store is away")
         if self._faults.strikes("kv.refuse", self._process.name, what):
             raise StorageError("the key-value store did not answer")
 
@@ -215,6 +218,8 @@ class SimulatedBlobs:
     async def _arrive(self, what: str) -> None:
         process, faults = self._process, self._faults
         await process.travel()
+        if faults.is_out("blob", process.world.loop.time()):
+            raise StorageError("the blob store is away")
         if faults.strikes("blob.refuse", process.name, what):
             raise StorageError("the blob store refused")
         if faults.strikes("blob.slow", process.name, what):

@@ -97,7 +97,9 @@ def _orphans(world: World, histories: dict[str, History]) -> None:
 
 def _gone(world: World, histories: dict[str, History]) -> None:
     """I12: where no process ever died, stopped or froze, and claims are kept, no attempt is lost with its worker; and
-    a process alone does not give up what it runs itself."""
+    a process alone does not give up what it runs itself. Whatever befalls the world, nobody is given up who runs the
+    very call and never stood still: a key-value store that forgets or is away says nothing about workers."""
+    _living_given_up(world, histories)
     if any(name.startswith("kv.") for name in world.options.rates):
         return
     if world.options.processes == 1 and not world.options.executors:
@@ -114,6 +116,25 @@ def _gone(world: World, histories: dict[str, History]) -> None:
             exec_id = event.data["exec_id"]
             if SILENT in event.data["reason"] and (not lossy or _runs(world, exec_id)):
                 world.violation("I12", f"{event.data['exec_id']} is taken for unknown, and its worker lives")
+
+
+def _living_given_up(world: World, histories: dict[str, History]) -> None:
+    for history in histories.values():
+        silent = [e.data["exec_id"] for e in history.events("unknown") if SILENT in e.data["reason"]]
+        silent += [
+            entry.exec_id
+            for entry in history.executions.values()
+            if entry.error is not None and entry.error.type == LEASE_EXPIRED and SILENT in entry.error.message
+        ]
+        for exec_id in silent:
+            at = world.lost_at.get(exec_id)
+            if at is None:
+                continue  # of a fork: it happened in the life before
+            for call in world.ledger.by_exec.get(exec_id, []):
+                # What a limit or a cancellation has ended, and goes on all the same, nobody waits for.
+                lives = call.process not in world.faults.stood_still and not call.stubborn
+                if lives and call.began < at < (call.ended or 0):
+                    world.violation("I12", f"{call.node} {exec_id} was given up while {call.process} was running it")
 
 
 def _runs(world: World, exec_id: str) -> bool:

@@ -31,6 +31,7 @@ from tickwork.model.spending import LEASE_EXPIRED
 from tickwork.orchestrator.guardrails.rules import Rules
 from tickwork.orchestrator.starting import PARENT_LABEL
 from tickwork.ports import LifetimeQuery
+from tickwork.runtime import ROLES
 from tickwork.testing.simulation import checkers
 from tickwork.testing.simulation.chaos import Chaos
 from tickwork.testing.simulation.clocks import SkewedClock
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from tickwork.model.messages import Append
     from tickwork.model.records import LogEntry
     from tickwork.ports import Appended, Delivery
+    from tickwork.runtime import Role
     from tickwork.sdk.loading import BoundGraph
     from tickwork.testing.simulation.history import History
     from tickwork.testing.simulation.laws import Law
@@ -314,10 +316,12 @@ class World:
     def boot(self, slot: int) -> None:
         """Starts the process of this slot anew."""
         self._boots += 1
-        alone = slot >= self.options.processes
-        name = f"{'x' if alone else 'p'}{slot}.{self._boots}"
+        only_code = slot >= self.options.processes
+        name = f"{'x' if only_code else 'p'}{slot}.{self._boots}"
         clock = self.clocks[slot % len(self.clocks)]
-        process = SimulatedProcess(self, name, clock, executor_only=alone)
+        shared = self.options.roles
+        roles: frozenset[Role] = frozenset({"executor"}) if only_code else frozenset(shared[slot]) if shared else ROLES
+        process = SimulatedProcess(self, name, clock, roles)
         if slot < len(self.processes):
             self.processes[slot] = process
         else:

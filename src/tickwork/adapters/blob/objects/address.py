@@ -62,6 +62,12 @@ class Address(msgspec.Struct, frozen=True):
         return f"the bucket `{self.bucket}`" + (f" at {endpoint}" if endpoint else f" ({self.scheme}://)")
 
     @property
+    def secrets(self) -> list[str]:
+        """What must not stand in any message."""
+        names = ("secret_access_key", "session_token")
+        return [self.options.get(name, "") for name in names] + [self.sse_c_key or ""]
+
+    @property
     def prefix(self) -> str:
         """What every name begins with: empty, or ending in a slash."""
         prefix = self.options.get("prefix", "")

@@ -24,8 +24,8 @@ from tickwork.model.ids import TENANT
 
 if TYPE_CHECKING:
     from obstore import GetResult, PutMode
+    from obstore.store import GCSStore, S3Store
 
-    from tickwork.adapters.blob.objects.address import Address
     from tickwork.ports import Clock
 
 INLINE_BYTES = 256 * 1024
@@ -59,25 +59,17 @@ class ObjectBlobs:
         address = read_address(url, os.environ)
         self._prefix = address.prefix
         self._where = address.where
-        self._refusals = Refusals(address.where, _secrets(address))
+        self._refusals = Refusals(address.where, address.secrets)
         self._client = connect(address)
 
     async def start(self) -> None:
         """Proves that the bucket is there and that these credentials may write to it and read from it."""
-        from obstore.exceptions import BaseError, PermissionDeniedError
+        from obstore.exceptions import BaseError
 
         path = self._prefix + CHECK
         doing = "Starting the blob store"
         try:
-            try:
-                await self._client.get_async(path)
-            except FileNotFoundError as error:
-                # Some servers make a bucket when something is put into it; a mistyped name must not become one.
-                if server_code(error) == "NoSuchBucket":
-                    raise
-            except PermissionDeniedError as error:
-                if server_code(error) not in ("AccessDenied", ""):  # AWS says so of what is missing, too
-                    raise
+            await look_for_bucket(self._client, path)
             await self._client.put_async(path, b"tickwork", mode="overwrite", use_multipart=False)
             await (await self._client.get_async(path)).bytes_async()
         except (BaseError, OSError) as error:
@@ -185,6 +177,23 @@ class ObjectBlobs:
         raise StorageError(f"Reading {uri} was never begun")  # only if TRIES were less than 1
 
 
+async def look_for_bucket(client: S3Store | GCSStore, path: str) -> None:
+    """Raises what the client raises when there is no such bucket, or it refuses; whether `path` is there is the same.
+
+    Some servers make a bucket when something is put into it; a mistyped name must not become one.
+    """
+    from obstore.exceptions import PermissionDeniedError
+
+    try:
+        await client.get_async(path)
+    except FileNotFoundError as error:
+        if server_code(error) == "NoSuchBucket":
+            raise
+    except PermissionDeniedError as error:
+        if server_code(error) not in ("AccessDenied", ""):  # AWS says so of what is missing, too
+            raise
+
+
 async def _whole(found: GetResult) -> tuple[bytes, str]:
     """The body, read piece by piece: beside the result itself only one piece of it is in memory."""
     if found.meta["size"] <= INLINE_BYTES:
@@ -199,11 +208,6 @@ async def _whole(found: GetResult) -> tuple[bytes, str]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _secrets(address: Address) -> list[str]:
-    names = ("secret_access_key", "session_token")
-    return [address.options.get(name, "") for name in names] + [address.sse_c_key or ""]
 
 
 def _check_tenant(tenant_id: str) -> None:

@@ -155,6 +155,11 @@ class Inbox:
             if leaving:
                 self._changed.notify_all()
 
+    def has(self, topic: str, number: int) -> bool:
+        """Whether this partition is ours, and stays so as far as is known."""
+        progress = self.parts.get((topic, number))
+        return progress is not None and not progress.leaving
+
     def close(self) -> None:
         """Nothing more is handed out; whoever waits for room or for acknowledgements goes on."""
         with self._changed:

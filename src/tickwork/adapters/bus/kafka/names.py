@@ -6,6 +6,7 @@ the second of them; with one dot, and no `_` in the word before it, no tenant ca
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -47,3 +48,22 @@ def checked_group(name: str) -> str:
 def matches(pattern: str, topic: str) -> bool:
     """Whether the pattern asks for the topic."""
     return topic.startswith(pattern[:-1]) if pattern.endswith(".*") else topic == pattern
+
+
+@functools.lru_cache(maxsize=65_536)
+def partition_of(key: str, partitions: int) -> int:
+    """The partition that messages of a key go to: Murmur2 of its bytes, as Kafka's own clients have it."""
+    data = key.encode()
+    hashed = 0x9747B28C ^ len(data)
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        word = int.from_bytes(data[at : at + 4], "little") * _M & _32
+        hashed = (hashed * _M & _32) ^ ((word ^ word >> 24) * _M & _32)
+    if rest := data[whole:]:
+        hashed = (hashed ^ int.from_bytes(rest, "little")) * _M & _32
+    hashed = (hashed ^ hashed >> 13) * _M & _32
+    return ((hashed ^ hashed >> 15) & 0x7FFFFFFF) % partitions
+
+
+_M: Final = 0x5BD1E995
+_32: Final = 0xFFFFFFFF

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from tickwork.adapters.bus.kafka.failures import refused
 from tickwork.adapters.bus.kafka.inbox import Inbox
 from tickwork.adapters.bus.kafka.member import Member
+from tickwork.adapters.bus.kafka.names import partition_of
 from tickwork.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class KafkaSubscription:
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Marks messages as done, in any order; committed within a tenth of a second. What is not open is ignored."""
         self._inbox.ack(deliveries)
+
+    def owns(self, topic: str, key: str) -> bool:
+        """Whether this member has the partition that messages of this key go to."""
+        count = self._directory.topics.get(topic, 0)
+        return not self._closed and bool(count) and self._inbox.has(topic, partition_of(key, count))
 
     async def close(self) -> None:
         """Leaves the group; what is not acknowledged goes to its other members, in order."""

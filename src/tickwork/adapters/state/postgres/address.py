@@ -58,6 +58,8 @@ class Address:
         self.options = _options(own)
         self.isolation = _ISOLATION[self.options.isolation]
         hosts = parts.netloc.rpartition("@")[2] or dict(rest).get("host", "the default host")
+        self.hosts = tuple(_name(host) for host in hosts.split(","))
+        """The names of the servers, without their ports; a path is a socket of this machine."""
         self.label = f"{hosts}{parts.path} (schema {self.options.schema})"
         secrets = (parts.password, unquote(parts.password or ""), *(v for n, v in rest if "password" in n))
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
@@ -70,6 +72,10 @@ class Address:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _name(host: str) -> str:
+    return unquote(host[1 : host.index("]")] if host.startswith("[") and "]" in host else host.partition(":")[0])
 
 
 def _split(url: str) -> SplitResult:

@@ -175,7 +175,12 @@ class Batch:
             from_lifetime = new_head(unit.lifetime, encode_labels(unit.lifetime.labels))
             self._heads[key] = from_lifetime
             self._created.append((unit, from_lifetime))
+            # Also one that comes with its end takes its history first.
+            ended = from_lifetime.finished_at
+            from_lifetime.finished_at = None
             self._append(unit.first, counted=False)  # whoever shares the history with it has counted it
+            if ended is not None:
+                from_lifetime.finished_at = ended
 
     def changed(self) -> list[Head]:
         """The heads to write, in the order of their keys."""
@@ -290,9 +295,11 @@ class Batch:
                 if asked.exec_id not in head.new:
                     self.questions[key, asked.exec_id] = (asked.on, asked.since, body)
         if projection.status is not None:
-            self._move(answer, head, projection.status, projection)
+            self._move(answer, head, projection.status, projection, head.at if unit.ats else answer.at)
 
-    def _move(self, answer: Appended, head: Head, status: LifetimeStatus, projection: Projection) -> None:
+    def _move(
+        self, answer: Appended, head: Head, status: LifetimeStatus, projection: Projection, finished_at: int
+    ) -> None:
         """Moves the status on, unless the lifetime has ended or a later state has spoken already.
 
         One that was asked to abort is not paused any more: whoever looks for lifetimes with something to do has to
@@ -304,5 +311,5 @@ class Batch:
         head.status, head.status_seq, head.updated_at, head.changed = status, as_of, answer.at, True
         head.reason = None if projection.reason is None else cleaned(projection.reason)
         if status in TERMINAL:
-            head.finished_at = answer.at
+            head.finished_at = finished_at
             self.ended.append(head.key)

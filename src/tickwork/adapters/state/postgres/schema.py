@@ -20,6 +20,8 @@ from tickwork.adapters.state.postgres.failures import Failures
 from tickwork.errors import StorageError, StoreTooNew
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tickwork.adapters.state.postgres.address import Address
     from tickwork.adapters.state.postgres.connections import Connection
     from tickwork.ports import Clock
@@ -75,12 +77,32 @@ async def open_schema(address: Address, clock: Clock, *, readonly: bool) -> int:
 
     StoreTooNew, StorageError when it cannot be used.
     """
+
+    async def work(connection: Connection) -> int:
+        return await _open(connection, address, clock, readonly=readonly)
+
+    return await _connected(address, clock, work)
+
+
+async def schema_version(address: Address, clock: Clock) -> int:
+    """How many migrations the database has seen; nothing is changed. StoreTooNew, StorageError as `open_schema`."""
+
+    async def work(connection: Connection) -> int:
+        return len(await applied_migrations(connection, address))
+
+    return await _connected(address, clock, work)
+
+
+async def _connected(address: Address, clock: Clock, work: Callable[[Connection], Awaitable[int]]) -> int:
+    """What `work` returns on a connection of its own; tried again for as long as the URL's patience lasts."""
     patience = Patience(address, clock)
     while True:
         try:
             connection = await connect(address)
             try:
-                return await _open(connection, address, clock, readonly=readonly)
+                # For as long as this connection lives, which is not long. The name was checked to be one.
+                await connection.execute(f'SET search_path = "{address.options.schema}"')
+                return await work(connection)
             finally:
                 connection.terminate()
         except Failures as error:
@@ -88,24 +110,36 @@ async def open_schema(address: Address, clock: Clock, *, readonly: bool) -> int:
 
 
 async def _open(connection: Connection, address: Address, clock: Clock, *, readonly: bool) -> int:
-    # For as long as this connection lives, which is not long. The name was checked to be one.
-    await connection.execute(f'SET search_path = "{address.options.schema}"')
-    applied = await _applied(connection, address)
+    applied = await applied_migrations(connection, address)
     if len(applied) == len(migrations()):
         await _check_roles(connection, address)
         return len(applied)
     if readonly:
         raise StorageError(
-            f"The database {address.label} has schema version {len(applied)}, and Tickwork {__version__} reads "
-            f"{len(migrations())}. The next process that writes there brings it up to date."
+            f"{_behind(address, len(applied))} `tickwork db migrate` brings it up to date, or the next process that "
+            "writes there and may."
         )
-    await _make_roles(connection, address, clock)
-    await _migrate(connection, address, clock)
+    try:
+        await _make_roles(connection, address, clock)
+        await _migrate(connection, address, clock)
+    except asyncpg.InsufficientPrivilegeError as error:
+        await connection.execute("ROLLBACK")
+        login = await connection.fetchval("SELECT session_user")
+        raise StorageError(
+            f"{_behind(address, len(applied))} The login {login} may not bring it up to date "
+            f"({address.without_secrets(str(error))}). Run `tickwork db migrate` once, with the URL of a login that "
+            "owns the schema in TICKWORK_MIGRATE_URL; docs/postgres.md says which. Nothing was changed."
+        ) from None
     await _check_roles(connection, address)
     return len(migrations())
 
 
-async def _applied(connection: Connection, address: Address) -> dict[int, str]:
+def _behind(address: Address, found: int) -> str:
+    needed = len(migrations())
+    return f"The database {address.label} has schema version {found}, and Tickwork {__version__} needs {needed}."
+
+
+async def applied_migrations(connection: Connection, address: Address) -> dict[int, str]:
     """The checksums of the migrations that the database has seen, once it is sure that they are ours."""
     schema = address.options.schema
     tables = [row[0] for row in await connection.fetch(statements()["find_tables"], schema)]
@@ -172,8 +206,13 @@ async def _make_role(connection: Connection, address: Address, role: str) -> Non
 
 
 async def _may_become(connection: Connection, role: str) -> bool:
-    right = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
+    right = membership(connection)
     return bool(await connection.fetchval("SELECT pg_catalog.pg_has_role(session_user, $1, $2)", role, right))
+
+
+def membership(connection: Connection) -> str:
+    """The right that SET ROLE needs, as this server calls it."""
+    return "SET" if connection.get_server_version().major >= 16 else "MEMBER"
 
 
 async def _migrate(connection: Connection, address: Address, clock: Clock) -> None:
@@ -181,7 +220,7 @@ async def _migrate(connection: Connection, address: Address, clock: Clock) -> No
     await connection.execute(f"BEGIN; {TIMEOUTS}")
     try:
         await connection.execute("SELECT 1 FROM migrations WHERE number = 0 FOR UPDATE")
-        version = len(await _applied(connection, address))  # another process may have been first
+        version = len(await applied_migrations(connection, address))  # another process may have been first
         for migration in migrations()[version:]:
             if migration.number == 1:
                 await connection.execute(

@@ -33,7 +33,7 @@ from tickwork.adapters.state.postgres.rows import (
     log_entries,
     question_from,
 )
-from tickwork.adapters.state.postgres.schema import open_schema, statements
+from tickwork.adapters.state.postgres.schema import migrations, open_schema, schema_version, statements
 from tickwork.adapters.state.postgres.server import facts
 from tickwork.adapters.state.postgres.usage import SHARDS, Sums, report
 from tickwork.errors import GraphConflict, StorageError, StoreCorrupt
@@ -78,7 +78,12 @@ class PostgresStore:
         self._admits: GroupCommit[AdmitUnit] | None = None
 
     def __repr__(self) -> str:
-        return f"PostgresStore({self._address.label})"
+        return f"PostgresStore({self.label})"
+
+    @property
+    def label(self) -> str:
+        """The database, for people: no password is in it."""
+        return self._address.label
 
     async def start(self) -> None:
         """Connects and migrates the database. Twice is fine."""
@@ -94,6 +99,16 @@ class PostgresStore:
             self._admitting = Admitting(address, clock, self._now)
             self._appends = GroupCommit(self._appending.write, address.label)
             self._admits = GroupCommit(self._admitting.write, address.label)
+
+    async def migrate(self, *, check: bool = False) -> tuple[int, list[str]]:
+        """Migrates the database, without `start`: the version it had, and the migrations that it had not seen.
+
+        `check`: only looks. StoreTooNew, StorageError.
+        """
+        found = await schema_version(self._address, self._clock)
+        if not check:
+            await open_schema(self._address, self._clock, readonly=False)
+        return found, [migration.name for migration in migrations()[found:]]
 
     async def stop(self) -> None:
         """Finishes what was submitted, then closes. Twice is fine."""

@@ -12,6 +12,8 @@ import asyncio
 import sqlite3
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from tickwork.adapters.state.sqlite.failures import storage_error
 from tickwork.adapters.state.sqlite.transaction import AppendUnit
 from tickwork.adapters.state.sqlite.usage import settled, sum_up
@@ -71,19 +73,21 @@ class SqliteLedger:
         For an execution that is recorded already, or whose lifetime has ended, nothing is reserved: there is nobody
         who would release it.
         """
-        asked: dict[str, list[Quantity]] = {}
+        asked: dict[str, dict[bytes, Quantity]] = {}
         for demand in demands:
-            asked.setdefault(demand.tenant_id, []).extend(demand.quantities)
-            for quantity in demand.quantities:
+            asked.setdefault(demand.tenant_id, {}).update([(quantity.key, quantity) for quantity in demand.quantities])
+        for quantities in asked.values():
+            for quantity in quantities.values():
                 if quantity.match.labels:
                     self.track(frozenset(quantity.match.labels))
-        await self._prepare(commits, asked)
+        await self._prepare(commits, {tenant_id: list(found.values()) for tenant_id, found in asked.items()})
         # From here on there is no await: no commit and no other judging comes between.
         made: list[Demand] = []
         answers: list[T | Over | None] = []
         try:
-            for demand in demands:
-                answers.append(self._judge(demand, judge, made))  # noqa: PERF401 - what was made is undone on errors
+            settled = self._settled(demands)
+            for index, demand in enumerate(demands):
+                answers.append(OVER if index in settled else self._judge(demand, judge, made))
         except BaseException:
             for demand in made:
                 self._balances.release(demand.tenant_id, demand.exec_id)
@@ -95,9 +99,7 @@ class SqliteLedger:
         await self._prepare(commits, {tenant_id: list(quantities)})
         return self._balances.totals(tenant_id, quantities)
 
-    def _judge(self, demand: Demand, judge: Judge[T], made: list[Demand]) -> T | Over | None:
-        if self._settled(demand):
-            return OVER
+    def _judge(self, demand: Demand, judge: Judge[T], made: list[Demand]) -> T | None:
         if self._balances.reserved(demand.tenant_id, demand.exec_id):
             return None
         refusal = judge(demand, self._balances.totals(demand.tenant_id, demand.quantities))
@@ -106,10 +108,11 @@ class SqliteLedger:
             made.append(demand)
         return refusal
 
-    def _settled(self, demand: Demand) -> bool:
-        wanted = {"tenant_id": demand.tenant_id, "lifetime_id": demand.lifetime_id, "exec_id": demand.exec_id}
+    def _settled(self, demands: Sequence[Demand]) -> set[int]:
+        """Which of these have nothing left to reserve for."""
+        wanted = msgspec.json.encode([(each.tenant_id, each.lifetime_id, each.exec_id) for each in demands]).decode()
         try:
-            return self._reader.execute(self._sql["find_settled"], wanted).fetchone() is not None
+            return {row[0] for row in self._reader.execute(self._sql["find_settled"], (wanted,))}
         except sqlite3.Error as error:
             raise storage_error(error, self._path) from error
 

@@ -9,6 +9,7 @@ A file has one writing process at a time; the home's lock sees to that, not this
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from itertools import islice, pairwise
 from pathlib import Path
@@ -27,6 +28,8 @@ from tickwork.adapters.state.sqlite.schema import (
     connect_reader,
     connect_writer,
     migrate,
+    migrations,
+    refuse_newer,
     require_readable,
     schema_version,
     statements,
@@ -68,6 +71,11 @@ class SqliteStore:
         self._ledger: SqliteLedger | None = None
         self._tracked: frozenset[str] = frozenset()
 
+    @property
+    def label(self) -> str:
+        """The database, for people."""
+        return self._path
+
     async def start(self) -> None:
         """Opens the database and migrates it. Twice is fine."""
         if self._reader is not None:
@@ -84,6 +92,17 @@ class SqliteStore:
         except BaseException:
             self._close()
             raise
+
+    async def migrate(self, *, check: bool = False) -> tuple[int, list[str]]:
+        """Migrates the database, without `start`: the version it had, and the migrations that it had not seen.
+
+        `check`: only looks. StoreTooNew, StorageError.
+        """
+        found = self._version()
+        if not check:
+            await self.start()
+            await self.stop()
+        return found, [migration.name for migration in migrations()[found:]]
 
     async def stop(self) -> None:
         """Finishes what was submitted, then closes. Twice is fine."""
@@ -335,6 +354,17 @@ class SqliteStore:
     def _not_writing(self, so: str) -> StorageError:
         state = "was opened for reading only" if self._readonly else "is not open"
         return StorageError(f"The database {self._path} {state}: {so}.")
+
+    def _version(self) -> int:
+        """The version of the file as it lies there; 0 while there is none."""
+        if self._path == MEMORY or not Path(self._path).exists():
+            return 0
+        try:
+            with contextlib.closing(connect_reader(self._path)) as connection:
+                refuse_newer(connection, self._path)
+                return schema_version(connection)
+        except sqlite3.Error as error:
+            raise storage_error(error, self._path) from error
 
     def _has_usage(self) -> bool:
         """Whether it keeps usage and policies: not beside a process of an older version."""

@@ -397,7 +397,7 @@ class Transaction:
     def _move(self, unit: AppendUnit, projection: Projection) -> None:
         ends = projection.status in TERMINAL
         as_of = unit.last_seq if projection.as_of is None else projection.as_of
-        finished_at = unit.at if ends else None
+        finished_at = (unit.ats[-1] if unit.ats else unit.at) if ends else None
         row = (projection.status, as_of, projection.reason, unit.at, finished_at, unit.lid)
         if self._execute(self._sql["update_status"], row).rowcount and ends:
             self._execute(self._sql["delete_timers"], (unit.lid,))
