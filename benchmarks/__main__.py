@@ -1,6 +1,7 @@
 """`python -m benchmarks local`: Tickwork beside the floor. `python -m benchmarks peers`: beside other engines as well.
+`python -m benchmarks cloud`: on Kafka, Postgres, Redis and S3, with options of its own (`cloud --help`).
 
-Both print a table, and write JSON for machines with `--json`.
+All print tables, and write JSON for machines with `--json`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ LINE = "{:<6} {:<20} {:>12} {:<6} {:>12} {:>7} {:>12}  {}"
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, writes. Returns 0: a target that was missed is a finding, not a failure."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["cloud"]:
+        from benchmarks.cloud import command  # needs the clients of the servers
+
+        return command.main(given[1:])
+    options = _parser().parse_args(given)
     words = options.only.split(",") if options.only else []
     known = [*METRICS] if options.what == "local" else [*side_by_side.METRICS, *side_by_side.OWN, *PEERS]
     unknown = [word for word in words if word not in known]

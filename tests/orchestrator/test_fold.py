@@ -270,6 +270,13 @@ def test_a_human_wait_without_a_default_fails_at_the_deadline() -> None:
     assert run.reason == "ask: DeadlineExceeded: nobody answered within 5 s"
 
 
+def test_user_code_cannot_make_its_failure_look_like_a_lost_worker() -> None:
+    run = Run(graph("start -> work", "work -> end"), lambda visit, run: Error("LeaseExpired", "so I say")).start()
+    run.finish()
+    assert run.status == "FAILED"
+    assert len(run.executions("work")) == run.topology.nodes["work"].retry.max_attempts
+
+
 def test_signals_are_kept_until_somebody_waits_for_them() -> None:
     wait = Node(name="paid", kind="task", signal=Signal(name="payment"))
     payment = {"name": "payment", "payload": _payload({"eur": 5}), "by": "bank"}

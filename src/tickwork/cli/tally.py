@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tickwork.model.graph import END
 from tickwork.model.ids import branch_path, group_path
 from tickwork.model.records import Event, Execution
-from tickwork.model.spending import LEASE_EXPIRED
+from tickwork.model.spending import lost
 
 if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph, Edge
@@ -135,7 +135,7 @@ class Tally:
             row.succeeded += 1
         elif item.status == "CANCELLED":
             row.cancelled += 1
-        elif item.error is not None and item.error.type == LEASE_EXPIRED:
+        elif lost(item):
             row.lost += 1
         else:
             row.failed += 1

@@ -60,7 +60,12 @@ def ran(done: Execution) -> bool:
     """Whether an attempt was really made, so that it counts: not one that was cancelled or never sent."""
     if done.status == "CANCELLED":
         return False
-    return done.executor != OURS or (done.error is not None and done.error.type == LEASE_EXPIRED)
+    return done.executor != OURS or lost(done)
+
+
+def lost(done: Execution) -> bool:
+    """Whether the attempt was lost with its worker. What user code raises fails, whatever its class is called."""
+    return done.status == "TIMED_OUT" and done.error is not None and done.error.type == LEASE_EXPIRED
 
 
 class Unmeasurable(ValueError):

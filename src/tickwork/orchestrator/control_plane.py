@@ -258,6 +258,9 @@ class ControlPlane:
         nodes = state.topology.nodes
         sent = {v.exec_id: v.intent for v in state.open.values() if v.phase == "sent" and nodes[v.node].runs_code}
         verdicts = await leases.looks(sent)  # out of turn: the others go on, however long the answers take
+        if self._all_at_work(state, verdicts):
+            self._looked_at(lifetime_id)
+            return
         async with self._turn:
             state = self._held(lifetime_id)
             if state is None:
@@ -266,8 +269,7 @@ class ControlPlane:
                 self._drop(lifetime_id)  # its references go to another process, which moves it
                 return
             try:
-                if self._checked.pop(lifetime_id, None) is not None:
-                    self._checked[lifetime_id] = self._clock.monotonic()
+                self._looked_at(lifetime_id)
                 before = state.seq
                 state = await self._catch_up(state)
                 if state.seq == before:
@@ -276,6 +278,15 @@ class ControlPlane:
             except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
                 self._set_aside(state.tenant_id, lifetime_id, error)
             await self._performer.flush()
+
+    def _all_at_work(self, state: LifetimeState, verdicts: Mapping[str, Verdict]) -> bool:
+        """Whether a living worker has each visit, so that there is nothing that may have been lost."""
+        visits = state.open.values()
+        return bool(visits) and not state.pending and all(verdicts.get(v.exec_id) == "alive" for v in visits)
+
+    def _looked_at(self, lifetime_id: str) -> None:
+        if self._checked.pop(lifetime_id, None) is not None:
+            self._checked[lifetime_id] = self._clock.monotonic()
 
     async def _serve_again(self, lifetime_id: str) -> None:
         """Tries a lifetime again whose payloads could not be had."""
@@ -310,12 +321,13 @@ class ControlPlane:
         shown = "RUNNING" if state.status == "RUNNING" and not state.pending else None
         await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), shown)
 
-    def still(self, seconds: float) -> list[str]:
+    def still(self, seconds: float, again: float) -> list[str]:
         """Lifetimes held here that should move, and have not for so long; or have not been rechecked for four times
         as long, for one branch that moves all the time must not hide another that stands still. Longest first. Before
-        them those that could not be served."""
+        them those that could not be served. `again`: seconds before one that stands still is looked at again."""
         now = self._clock.monotonic()
-        found = list(itertools.takewhile(lambda known: now - self._moved[known] >= seconds, self._moved))
+        still = itertools.takewhile(lambda known: now - self._moved[known] >= seconds, self._moved)
+        found = [known for known in still if now - self._checked.get(known, 0.0) >= again]
         overdue = itertools.takewhile(lambda known: now - self._checked[known] >= 4 * seconds, self._checked)
         return list(dict.fromkeys([*self._unserved, *found, *overdue]))
 

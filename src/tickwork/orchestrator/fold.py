@@ -16,7 +16,7 @@ import msgspec
 from tickwork.model.ids import ROOT_BRANCH, parent_group
 from tickwork.model.messages import REFERENCE_INLINE_LIMIT
 from tickwork.model.records import Error, Event, Execution, Payload
-from tickwork.model.spending import LARGEST, LEASE_EXPIRED
+from tickwork.model.spending import LARGEST, lost
 from tickwork.orchestrator import enforcing, forking, router, visits
 from tickwork.orchestrator.guardrails.counters import measures_of, use_of
 from tickwork.orchestrator.retry import next_delay
@@ -202,7 +202,7 @@ def _follow(state: LifetimeState, visit: Visit, done: Execution, out: list[Comma
         router.route(state, visit, done, out)
     elif done.status == "CANCELLED":
         router.settle(state, visit, done, Error("Cancelled", "the execution was cancelled", retryable=False), out)
-    elif done.error is not None and done.error.type == LEASE_EXPIRED:
+    elif lost(done):
         visits.lose(state, visit, out)
     else:
         _retry(state, visit, done, done.error, out)

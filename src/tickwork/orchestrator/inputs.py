@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tickwork.ports import BlobStore, StateStore
 
 CACHE_BYTES = 4 * 1024 * 1024
-"""Payload bytes of recent entries kept in memory, so that the hot path reads nothing back."""
+"""Bytes of entries inside fan-out groups that are kept for their JOINs."""
 
-
-LATEST = 64
-"""Entries kept of the lifetime that has its turn."""
+LATEST_BYTES = 4 * 1024 * 1024
+"""Bytes of the newest entries outside of them: some thousands of lifetimes take a step meanwhile, and the hot path
+reads nothing back."""
 
 
 class BlobsAway(StorageError):
@@ -45,40 +45,47 @@ def blobs_of_one() -> Iterator[None]:
         raise BlobsAway(str(error)) from error
 
 
-class EntryCache:
-    """Recent entries by (lifetime, seq), oldest out first; what is missing is read from the store.
+class _Recent:
+    """Entries by (lifetime, seq) up to so many bytes, the oldest out first."""
 
-    An entry outside any fan-out group is wanted for the step that it leads to, and then hardly ever again: it is kept
-    until the next lifetime has its turn. One inside a group is kept longer, for the JOIN.
-    """
+    __slots__ = ("_bytes", "_kept", "_limit")
 
-    def __init__(self, store: StateStore, blobs: BlobStore, limit: int = CACHE_BYTES) -> None:
-        self._store, self._blobs = store, blobs
-        self._limit = limit
-        self._bytes = 0
+    def __init__(self, limit: int) -> None:
         self._kept: OrderedDict[tuple[str, int], Execution | Event] = OrderedDict()
-        self._latest: dict[int, Execution | Event] = {}
-        self._whose = ""
+        self._limit, self._bytes = limit, 0
 
-    def put(self, lifetime_id: str, seq: int, entry: Execution | Event) -> None:
-        """Remembers an entry that carries its payload."""
-        if lifetime_id != self._whose or len(self._latest) >= LATEST:
-            self._whose = lifetime_id
-            self._latest = {}
-        self._latest[seq] = entry
-        if type(entry) is not Execution or not entry.branch:
-            return
-        self._kept[lifetime_id, seq] = entry
-        self._bytes += _weight(entry)
+    def put(self, key: tuple[str, int], entry: Execution | Event) -> None:
+        before = self._kept.pop(key, None)
+        self._kept[key] = entry
+        self._bytes += _weight(entry) - (_weight(before) if before is not None else 0)
         while self._bytes > self._limit:
             _, old = self._kept.popitem(last=False)
             self._bytes -= _weight(old)
 
+    def get(self, key: tuple[str, int]) -> Execution | Event | None:
+        return self._kept.get(key)
+
+
+class EntryCache:
+    """Recent entries by (lifetime, seq); what is missing is read from the store.
+
+    An entry outside any fan-out group is wanted for the step that it leads to and for the one after, and then hardly
+    ever again. One inside a group is kept longer, for the JOIN.
+    """
+
+    def __init__(self, store: StateStore, blobs: BlobStore, limit: int = CACHE_BYTES) -> None:
+        self._store, self._blobs = store, blobs
+        self._latest, self._grouped = _Recent(LATEST_BYTES), _Recent(limit)
+
+    def put(self, lifetime_id: str, seq: int, entry: Execution | Event) -> None:
+        """Remembers an entry that carries its payload."""
+        kept = self._grouped if type(entry) is Execution and entry.branch else self._latest
+        kept.put((lifetime_id, seq), entry)
+
     def peek(self, lifetime_id: str, seq: int) -> Execution | Event | None:
         """The entry if it is in memory."""
-        if lifetime_id == self._whose and (latest := self._latest.get(seq)) is not None:
-            return latest
-        return self._kept.get((lifetime_id, seq))
+        found = self._latest.get((lifetime_id, seq))
+        return found if found is not None else self._grouped.get((lifetime_id, seq))
 
     async def entries(self, state: LifetimeState, seqs: tuple[int, ...]) -> list[Execution | Event]:
         """The entries at these seqs, payloads included (inline, or the URI of a blob)."""

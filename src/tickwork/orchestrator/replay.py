@@ -16,7 +16,7 @@ import msgspec
 from tickwork.model.graph import AgentGraph
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.model.records import Event, Execution, decode_entry, encode_entry
-from tickwork.model.spending import LEASE_EXPIRED, OURS
+from tickwork.model.spending import OURS, lost
 from tickwork.orchestrator.fold import fold
 from tickwork.orchestrator.state import LifetimeState, Visit, no_rules
 from tickwork.orchestrator.topology import Topology
@@ -189,9 +189,7 @@ class Replaying:
         if node is None or done.error is None:
             return False
         # A worker that is gone, and a child that cannot be started: facts that the planes find out.
-        return (done.error.type == LEASE_EXPIRED and node.runs_code) or (
-            done.error.type == "ChildGraphUnknown" and node.child is not None
-        )
+        return (lost(done) and node.runs_code) or (done.error.type == "ChildGraphUnknown" and node.child is not None)
 
     def _kept_back(self, visit: Visit, done: Execution) -> bool:
         """Whether nobody can have been given this visit: it was never sent out. A fork says what somebody wants."""

@@ -22,11 +22,12 @@ from tickwork.errors import StorageError
 from tickwork.model.claims import BEATS
 from tickwork.model.messages import Append, Committed
 from tickwork.model.records import Event
+from tickwork.orchestrator.inputs import BlobsAway
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.serving import HOPELESS
 
 if TYPE_CHECKING:
-    from tickwork.model.lifetime import TimerRow
+    from tickwork.model.lifetime import Lifetime, TimerRow
     from tickwork.orchestrator.control_plane import ControlPlane
     from tickwork.orchestrator.data_plane import DataPlane
     from tickwork.orchestrator.leases import Leases
@@ -49,7 +50,7 @@ SLICE = 32
 """Lifetimes that are looked at in one piece."""
 
 REMEMBERED = 100_000
-"""Paused lifetimes that are known to have been looked at."""
+"""Lifetimes that are known to have been looked at, or said to stand still."""
 
 PAUSE = 0.01
 """Seconds between two slices."""
@@ -82,6 +83,8 @@ class Sweeper:
         self._done = 0
         self._paused: dict[str, int] = {}
         """The last seq at which a paused lifetime was looked at."""
+        self._nudged: dict[str, tuple[int, float]] = {}
+        """The last seq at which a lifetime was said to stand still, and when."""
         self._swept = clock.monotonic()
         self.counts = {"timers_fired": 0, "taken_up": 0, "failed_sweeps": 0}
 
@@ -131,7 +134,7 @@ class Sweeper:
         """Rechecks what stands still here, and takes up what stands still anywhere."""
         self._leases.begin()
         if self._control_plane is not None:
-            for lifetime_id in self._control_plane.still(self._leases.lease / 2):
+            for lifetime_id in self._control_plane.still(self._leases.lease / 2, self._leases.lease / BEATS):
                 await self._control_plane.recheck(lifetime_id, self._leases)
                 await self._give_way()
         self._leases.forget()
@@ -167,14 +170,34 @@ class Sweeper:
                 if self._control_plane is not None and self._holds(lifetime.lifetime_id):
                     await self._control_plane.recheck(lifetime.lifetime_id, self._leases)
                 elif self._control_plane is None or self._shared:
-                    elsewhere.append(nudge(lifetime.tenant_id, lifetime.lifetime_id, lifetime.last_seq, before))
+                    if self._is_news(lifetime):
+                        elsewhere.append(nudge(lifetime.tenant_id, lifetime.lifetime_id, lifetime.last_seq, before))
                 else:
-                    await self._control_plane.take_up(lifetime.tenant_id, lifetime.lifetime_id)
-                    self.counts["taken_up"] += 1
+                    await self._take_up_here(lifetime)
                 await self._give_way()
             await self._data_plane.publish(elsewhere)
             self.counts["taken_up"] += len(elsewhere)
             after = page[-1].lifetime_id
+
+    async def _take_up_here(self, lifetime: Lifetime) -> None:
+        if self._control_plane is None:
+            return
+        try:
+            await self._control_plane.take_up(lifetime.tenant_id, lifetime.lifetime_id)
+            self.counts["taken_up"] += 1
+        except BlobsAway as error:
+            log.warning("lifetime %s is taken up later: %s", lifetime.lifetime_id, error)
+
+    def _is_news(self, lifetime: Lifetime) -> bool:
+        """Whether whoever holds this lifetime was not told of it for a lease. Many only think, and are held."""
+        now = self._clock.monotonic()
+        seq, told = self._nudged.get(lifetime.lifetime_id, (-1, 0.0))
+        if seq == lifetime.last_seq and now - told < self._leases.lease:
+            return False
+        if len(self._nudged) >= REMEMBERED:
+            self._nudged.clear()
+        self._nudged[lifetime.lifetime_id] = (lifetime.last_seq, now)
+        return True
 
     def _holds(self, lifetime_id: str) -> bool:
         return self._control_plane is not None and self._control_plane.holds(lifetime_id)
@@ -191,7 +214,7 @@ class Sweeper:
             for lifetime in page:
                 ours = lifetime.tenant_id == tenant_id and lifetime.graph_digest == digest
                 if ours and lifetime.status in ("PENDING", "RUNNING"):
-                    await self._control_plane.take_up(tenant_id, lifetime.lifetime_id)
+                    await self._take_up_here(lifetime)
                     count += 1
             after = page[-1].lifetime_id
         return count

@@ -8,7 +8,7 @@ import msgspec
 
 from tickwork.model.policy import Action
 from tickwork.model.records import Event, Execution
-from tickwork.model.spending import LEASE_EXPIRED
+from tickwork.model.spending import lost
 from tickwork.orchestrator.guardrails.judging import Place
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Past:
 
 def failure(done: Execution) -> bool:
     """Whether it had failed anyhow, so that its rejection changes nothing."""
-    lost = done.error is not None and done.error.type == LEASE_EXPIRED
-    return done.status in ("FAILED", "TIMED_OUT") and not lost
+    return done.status in ("FAILED", "TIMED_OUT") and not lost(done)
 
 
 def recorded(seq: int, at: int, said: dict[str, Any], action: Action) -> Stop:

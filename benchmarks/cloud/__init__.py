@@ -1,0 +1,1 @@
+"""`python -m benchmarks cloud`: the cloud profile on real servers, its roles in processes of their own."""
