@@ -17,7 +17,7 @@ SLOW := $(PY) -m pytest -m "slow and not servers"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-servers test-all check format sim sim-long sim-core crash-sweep faults bench docs services services-down clean
+.PHONY: help setup demo test test-slow test-cloud test-servers test-all check format sim sim-long sim-core crash-sweep faults chaos bench docs deploy-check services services-down clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,10 @@ test: setup  ## the quick tests, under five minutes
 test-slow: setup $(VENV)/.stamp-examples  ## only the slow tests: kill -9, big fan-outs, long loops
 	$(SLOW)
 
-test-servers: setup  ## the adapters of the cloud profile on real servers, which dev/services starts
+test-cloud: setup  ## the cloud profile on real servers, which dev/services starts: every adapter, the commands, parity
+	urls=$$(dev/services up) && eval "$$urls" && $(PY) -m pytest -m "servers and not slow"
+
+test-servers: setup  ## the same, and with faults of servers, doctor, deploy, chaos: many minutes
 	urls=$$(dev/services up) && eval "$$urls" && $(PY) -m pytest -m servers
 
 test-all: test test-slow  ## the quick tests, then the slow ones
@@ -63,6 +66,12 @@ crash-sweep: setup  ## kill, freeze and fail real processes at every named point
 
 faults: setup  ## the fault report: the same kills for Tickwork and the peers that are installed (pip install -e '.[bench]')
 	$(PY) -m benchmarks.faults
+
+chaos: setup  ## separate processes and real servers under faults, all scenarios (docs/chaos.md)
+	$(PY) -m tests.chaos --all
+
+deploy-check: setup  ## render the Helm chart and hold it, Compose and the alerts to their schemas (needs Go)
+	deploy/validate
 
 bench: setup  ## measure this machine: workloads, the floor, the ratio
 	$(PY) -m benchmarks local

@@ -31,7 +31,7 @@ from tickwork.testing.conformance.admission import demand, up_to
 from tickwork.testing.conformance.specimens import append, execution, lifetime, started
 from tickwork.testing.conformance.spent import spent
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 __all__ = ["postgres_schema", "postgres_url"]
 

@@ -50,9 +50,10 @@ amounts = st.one_of(st.integers(-2, 30), st.sampled_from([2**62, 2**63 - 1]))
 @st.composite
 def executions(draw: st.DrawFn) -> tuple[int, Execution]:
     of = draw(st.integers(0, 2))
-    changes: dict[str, Any] = {"status": draw(st.sampled_from(["SUCCEEDED", "SUCCEEDED", "FAILED", "CANCELLED"]))}
+    statuses = ["SUCCEEDED", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"]
+    changes: dict[str, Any] = {"status": draw(st.sampled_from(statuses))}
     changes["executor"] = draw(st.sampled_from(EXECUTORS))
-    if changes["status"] == "FAILED":
+    if changes["status"] in ("FAILED", "TIMED_OUT"):
         changes["error"] = Error(draw(st.sampled_from(["LeaseExpired", "ValueError"])), "no")
     if draw(st.booleans()):
         changes |= {"kind": "plan", "name": "decide"}
@@ -90,7 +91,8 @@ class Naive:
             if isinstance(entry, Execution):
                 self.held.pop((LIVES[of].tenant_id, entry.exec_id), None)
                 child = entry.executor.startswith("child:")
-                answered = entry.executor == "tickwork" and (entry.error is None or entry.error.type != "LeaseExpired")
+                lost = entry.status == "TIMED_OUT" and entry.error is not None and entry.error.type == "LeaseExpired"
+                answered = entry.executor == "tickwork" and not lost
                 if entry.status != "CANCELLED" and not child and not answered:
                     self.booked.append(Booked(of, at // MINUTE, entry, 1))
             elif is_late_result:

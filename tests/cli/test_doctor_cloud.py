@@ -24,7 +24,7 @@ from tests.cli.process import Cli
 from tickwork.adapters.bus.kafka.address import Address as KafkaAddress
 from tickwork.adapters.state.postgres.address import Address
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 __all__ = ["cloud"]
 

@@ -19,7 +19,7 @@ from tests.cli.process import Cli
         (["graph", "convert", "g.yaml", "--to", "yml"], 'Did you mean "yaml"'),
         (["run", "g.yaml", "--tenant", "a/b"], "cannot be a tenant's name"),
         (["run", "g.yaml", "--label", "nope"], "key=value"),
-        (["run", "g.yaml", "--profile", "cloud"], "local"),
+        (["run", "g.yaml", "--profile", "nowhere"], "local"),
         (["run", "g.yaml", "--input", "{"], "--input:1:2: this is not JSON"),
         (["run", "g.yaml", "--input", "hello"], """quote it twice: --input '"hello"'"""),
         (["run", "g.yaml", "--input", "NaN"], "JSON has no NaN"),

@@ -14,7 +14,7 @@ import pytest
 from deploy.validation.__main__ import alerts, compose
 from deploy.validation.tools import CACHE
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FINDINGS = 4

@@ -25,7 +25,7 @@ from dev.servers.probes.postgres import PostgresConnection, Refused
 from dev.servers.probes.s3 import S3Client
 from dev.servers.process import birth
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 SCRIPT = Path(__file__).parents[2] / "dev" / "services"
 CREATE_TOPICS = 19

@@ -114,7 +114,7 @@ class LedgerConformance(AdmissionConformance):
             await self.both(store, 0, 0, "none of these ran here")
             await store.append(
                 [
-                    append(life, spent(life, 5, executor="tickwork", status="FAILED", error=lost, tokens=0)),
+                    append(life, spent(life, 5, executor="tickwork", status="TIMED_OUT", error=lost, tokens=0)),
                     append(life, spent(life, 6, status="FAILED", error=Error("ValueError", "no"))),
                     append(life, spent(life, 7, status="TIMED_OUT")),
                 ]

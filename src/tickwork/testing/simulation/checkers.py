@@ -435,7 +435,7 @@ ENDS = {"completed": "COMPLETED", "failed": "FAILED", "aborted": "ABORTED"}
 
 
 def _lost(entry: Execution) -> bool:
-    return entry.error is not None and entry.error.type == "LeaseExpired"
+    return entry.status == "TIMED_OUT" and entry.error is not None and entry.error.type == "LeaseExpired"
 
 
 def _said(entry: Execution | Event) -> str:

@@ -577,4 +577,4 @@ class Reference:
 
 
 def _is_lost(done: Execution) -> bool:
-    return done.error is not None and done.error.type == LEASE_EXPIRED
+    return done.status == "TIMED_OUT" and done.error is not None and done.error.type == LEASE_EXPIRED

@@ -138,7 +138,7 @@ def spendings(histories: dict[str, History]) -> list[Spending]:
             done = msgspec.convert(entry.data["execution"], Execution) if isinstance(entry, Event) and late else entry
             if not isinstance(done, Execution) or done.executor.startswith(CHILDS) or done.executor.startswith("fork"):
                 continue
-            lost = done.error is not None and done.error.type == "LeaseExpired"
+            lost = done.status == "TIMED_OUT" and done.error is not None and done.error.type == "LeaseExpired"
             ran = not late and done.status != "CANCELLED" and (done.executor != "tickwork" or lost)
             # What did not run used nothing, whatever it says.
             if not ran and not late:
