@@ -78,6 +78,21 @@ def test_what_is_held_at_the_fork_is_judged_in_it_as_if_it_had_just_come(nth: in
     fork.replayed()
 
 
+def test_limits_of_a_single_record_are_judged_again_too() -> None:
+    both = policies(
+        "{name: look, scope: execution, match: {name: work}, when: result.n != 'x', action: pause_lifetime}",
+        "{name: much, scope: execution, match: {name: work}, when: sum(tokens_used) > 50, action: warn}",
+    )
+    run = fan(both)
+    run.complete(run.next_visit())
+    run.complete(run.next_visit("work"))
+    fork = run.fork(seqs(run, "work")[0], FORK)
+    for one in (run, fork):
+        said = [e.data["policy"] for e in one.events("verdict")]
+        assert sorted(said) == ["run/look", "run/much"]
+    fork.replayed()
+
+
 @pytest.mark.parametrize("mode", ["any", "quorum 2"])
 def test_what_is_held_in_branches_that_a_join_ends_is_let_go_in_the_fork(mode: str) -> None:
     run = hold_three(mode)

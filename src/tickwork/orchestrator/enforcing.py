@@ -109,12 +109,17 @@ def count_superseded(state: LifetimeState, event: Event) -> None:
         count(state, msgspec.convert(event.data["execution"], Execution), late=True)
 
 
-def judge(state: LifetimeState, done: Execution, use: Use, out: list[Command]) -> Verdict | None:
-    """Has the verdicts over a record recorded; the one that is acted on, or None when it passes."""
+def judge(
+    state: LifetimeState, done: Execution, use: Use, out: list[Command], *, again: bool = False
+) -> Verdict | None:
+    """Has the verdicts over a record recorded; the one that is acted on, or None when it passes.
+
+    `again`: not when it is counted, but later.
+    """
     guard = state.guard
     if guard is None or state.ending is not None or state.doomed is not None:
         return None
-    found = guard.recorded(done, use, state.at, lambda: _Seen(state, done))
+    found = guard.recorded(done, use, state.at, lambda: _Seen(state, done), again=again)
     if not found:
         return None
     visits.tell(state, found, out)

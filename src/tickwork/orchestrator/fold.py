@@ -300,7 +300,7 @@ def _on_fork(state: LifetimeState, event: Event, elapsed: int, out: list[Command
             continue
         state.cause = kept.seq
         use = use_of(kept.done, measures_of(kept.done), ran=True)
-        breach = enforcing.judge(state, kept.done, use, out)
+        breach = enforcing.judge(state, kept.done, use, out, again=True)
         if breach is None:
             _follow(state, kept.visit, kept.done, out)
         else:

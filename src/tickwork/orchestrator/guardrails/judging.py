@@ -240,11 +240,16 @@ class Guard:
                 if done.iteration >= bars[place]:
                     self._tense = True
 
-    def recorded(self, done: Execution, use: Use, now: int, facts: Callable[[], Mapping[str, Any]]) -> list[Verdict]:
-        """Judges a record that was counted. `now` in us; `facts` gives what conditions read of it."""
+    def recorded(
+        self, done: Execution, use: Use, now: int, facts: Callable[[], Mapping[str, Any]], *, again: bool = False
+    ) -> list[Verdict]:
+        """Judges a record that was counted. `now` in us; `facts` gives what conditions read of it.
+
+        `again`: it was counted long ago, so whether it went over a bar is not known any more.
+        """
         station = self._stations[done.name]
         moves = station.plain or station.moves(_model(done))
-        near = self._tense or now > self._due or bool(use.faults)
+        near = self._tense or now > self._due or bool(use.faults) or again
         found: list[Verdict] = []
         for index in moves.looked if near else moves.asked:
             self._judge_record(index, done, use, now, facts, found)
