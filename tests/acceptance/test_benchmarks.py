@@ -21,6 +21,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_workload_gives_its_rows(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     done = run("local", "--scale", 0.05, "--reps", 1, "--json", file)

@@ -169,7 +169,7 @@ def some_policies(seed: int) -> PolicyDocument:
     return policies(*lines)
 
 
-BLOCKS = [*range(4), *[pytest.param(block, marks=pytest.mark.slow) for block in range(4, 40)]]
+BLOCKS = [*range(1), *[pytest.param(block, marks=pytest.mark.slow) for block in range(1, 40)]]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
