@@ -32,7 +32,7 @@ class Bug(msgspec.Struct, frozen=True):
             return draw_options(seed, graphs=POOL)
         drawn = draw_options(seed, graphs=POOL, only=self.faults)
         # Policies change a world, so a bug that has nothing to do with them is looked for where there are none.
-        return msgspec.structs.replace(drawn, **{"guarded": False, **self.draws})
+        return msgspec.structs.replace(drawn, **{"guarded": False, "roles": (), **self.draws})
 
 
 PLANTED: dict[str, Bug] = {}
