@@ -175,6 +175,9 @@ class SeenSubscription:
         if self._seen.acked and deliveries:
             points.reach(self._seen.acked)
 
+    def owns(self, topic: str, key: str) -> bool:
+        return self._subscription.owns(topic, key)
+
     async def close(self) -> None:
         await self._subscription.close()
 
