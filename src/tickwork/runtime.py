@@ -355,11 +355,11 @@ class Runtime:
     async def _ready(self) -> tuple[str, bytes]:
         if self._standing:
             return UNAVAILABLE, f"Not ready: {self._standing}.\n".encode()
-        async with asyncio.timeout(ANSWER):
-            try:
+        try:
+            async with asyncio.timeout(ANSWER):
                 await self.store.ping()
-            except TimeoutError:
-                return UNAVAILABLE, f"Not ready: the store does not answer within {ANSWER:g} s.\n".encode()
+        except TimeoutError:
+            return UNAVAILABLE, f"Not ready: the store does not answer within {ANSWER:g} s.\n".encode()
         return await self._healthy()
 
     async def drain(self, seconds: float) -> None:

@@ -187,6 +187,17 @@ async def test_every_runtime_serves_them_where_it_is_told_to(monkeypatch: pytest
         assert "tickwork_build_info" in (await fetch(port, "GET /metrics HTTP/1.1\r\n\r\n"))[1], "it is free again"
 
 
+async def test_a_store_that_does_not_answer_is_a_reason_not_to_be_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickwork.runtime.ANSWER", 0.01)
+    async with Runtime(Profile.test()) as runtime:
+        ready = runtime.probes()["/readyz"]
+        assert (await ready())[0] == "200 OK"
+        monkeypatch.setattr(runtime.store, "ping", asyncio.Event().wait)
+        status, why = await ready()
+        assert (status, why) == ("503 Service Unavailable", b"Not ready: the store does not answer within 0.01 s.\n")
+        assert (await runtime.probes()["/healthz"]())[0] == "200 OK", "to start it anew would not help"
+
+
 def test_the_command_prints_what_the_store_knows(cli: Cli, approval: str, tmp_path: Path) -> None:
     assert cli("metrics", code=13).out == ""
     cli("run", approval, "--input", '"tea"', "--quiet", code=12)
