@@ -368,6 +368,8 @@ class World:
         strikes = Chaos(self).start()
         await self._bad_time()
         for task in strikes:
+            if task.done():
+                task.result()  # a fault that could not be made to strike is a fault of the simulation
             task.cancel()
         self._heal()
         await asyncio.gather(*lives)
