@@ -22,7 +22,6 @@ from tickwork.formats.policies import read_policies
 from tickwork.model.graph import Maximum, Node
 from tickwork.model.policy import PolicySet, effective
 from tickwork.model.records import Execution, Telemetry, json_payload, payload_value
-from tickwork.orchestrator.guardrails.counters import use_of
 from tickwork.orchestrator.guardrails.judging import Guard
 from tickwork.orchestrator.guardrails.rules import Rules
 
@@ -105,16 +104,15 @@ def alone() -> None:
     facts = {"result": payload_value(result), "telemetry": {}, "header": {}, "lifetime": {}}
 
     def record() -> None:
-        use = use_of(done, guard.measures(done), ran=True)
-        guard.count(done, use)
-        guard.recorded(done, use, 5_000_000, lambda: facts)
+        use = guard.count(done, 5_000_000, ran=True)
+        if use is not None:
+            guard.recorded(done, use, 5_000_000, lambda: facts)
 
     def dispatch() -> None:
-        guard.dispatched("e" * 24, "work", 3, 5_000_000, lambda: {"lifetime": {}})
-        guard.reserve("work")
-        guard.reserve("work", -1)
+        assert guard.let_pass("work", 3, 5_000_000)
+        guard.give_back("work")
 
-    counting = microseconds(lambda: guard.count(done, use_of(done, guard.measures(done), ran=True)))
+    counting = microseconds(lambda: guard.count(done, 5_000_000, ran=True))
     whole, sending = microseconds(record), microseconds(dispatch)
     print(f"count     {counting:6.1f} us")
     print(f"record    {whole:6.1f} us  (counted and judged by ten policies)")

@@ -156,8 +156,9 @@ class Service:
         now = self._clock.now()
         lifetime = new_lifetime(self._ids.lifetime_id(now), stored, now, labels or {}, idempotency_key)
         run = effective((), stored.tenant_id, stored.name, policies)
-        digest = await self._policies.pin(self._policies.current(stored.tenant_id, stored.name, run))
-        made, created = await begin(self._store, self._data_plane, lifetime, payload, policies=digest)
+        rules = self._policies.current(stored.tenant_id, stored.name, run)
+        await self._policies.pin(rules)
+        made, created = await begin(self._store, self._data_plane, lifetime, payload, rules=rules)
         if not created and made.graph_name != stored.name:
             raise Conflict(
                 f"the idempotency key `{idempotency_key}` belongs to lifetime {made.lifetime_id} of graph "

@@ -19,7 +19,6 @@ from tickwork.model.graph import AgentGraph, Node
 from tickwork.model.policy import effective
 from tickwork.model.records import Event, Execution
 from tickwork.model.spending import ran
-from tickwork.orchestrator.guardrails.counters import measures_of, use_of
 from tickwork.orchestrator.guardrails.judging import Guard, Verdict
 from tickwork.orchestrator.guardrails.rules import Rules
 from tickwork.orchestrator.router import condition_values
@@ -156,9 +155,8 @@ class _Court:
         if done.telemetry is not None:
             state.tokens_used += done.telemetry.tokens_used
             state.cost_nano_usd += done.telemetry.cost_nano_usd
-        use = use_of(done, measures_of(done), ran=ran(done))
-        self._guard.count(done, use)
-        return self._guard.recorded(done, use, at, lambda: self._facts(done))
+        use = self._guard.count(done, at, ran=ran(done))
+        return self._guard.recorded(done, use, at, lambda: self._facts(done)) if use is not None else []
 
     def _facts(self, done: Execution) -> dict[str, Any]:
         try:

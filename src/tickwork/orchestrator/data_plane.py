@@ -136,16 +136,20 @@ class DataPlane:
                 counts["recorded"] += len(reference.entries)
                 counts["duplicates"] += len(append.entries) - len(reference.entries)
                 references.append(reference)
-        await self.publish(references)
+        await self.announce(batch, references)
         for append in batch:
             if not append.entries and append.projection is not None:
                 for listener in self.on_commit:
                     listener(messages.Committed(append.tenant_id, append.lifetime_id, 0, 0, ()))
+        return results
+
+    async def announce(self, batch: Sequence[Append], references: Sequence[Committed]) -> None:
+        """Says what of these Appends is new, and when the earliest timer of them is due."""
+        await self.publish(references)
         if self.on_timer is not None:
             due = [t.due for a in batch if a.projection is not None for t in a.projection.timers_set]
             if due:
                 self.on_timer(min(due))
-        return results
 
     async def publish(self, references: Sequence[Committed]) -> None:
         """Sends references to the Control Plane and to whoever watches in this process."""

@@ -6,7 +6,7 @@ A record is counted first and judged then, so whatever it used counts whatever b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -71,36 +71,42 @@ def _set_deadlines(state: LifetimeState, out: list[Command]) -> None:
     """Rules about elapsed time are judged when it has passed, even though nothing is recorded then."""
     if state.guard is None or state.ending is not None:
         return  # nothing is recorded after the end
+    entries = deadlines(state.guard.deadlines(), state.at, state.policies_seq, state.resumes)
+    for event in entries:
+        state.timers[event.data["timer_id"]] = ""
+    if entries:
+        visits.record(state, entries, out)
+
+
+def deadlines(dues: Iterable[tuple[str, int]], at: int, since: int = 1, resumes: int = 0) -> tuple[Event, ...]:
+    """The entries that set timers for the rules with these labels, due then (us); `at`: the time of what asks for them,
+    `since`: the entry that put the rules in force. Whoever begins a lifetime sets those of its first entry with it."""
     entries: list[Event] = []
-    for label, due in state.guard.deadlines():
+    for label, due in dues:
         if due > LATEST:
             continue  # no clock gets there
-        timer_id = f"{POLICY_TIMER}{label}:{state.policies_seq}:{state.resumes}"
-        state.timers[timer_id] = ""
-        data = {"timer_id": timer_id, "due": max(due, state.at), "purpose": "policy", "exec_id": ""}
+        timer_id = f"{POLICY_TIMER}{label}:{since}:{resumes}"
+        data = {"timer_id": timer_id, "due": max(due, at), "purpose": "policy", "exec_id": ""}
         entries.append(Event(f"{timer_id}:set", "timer_set", data))
-    if entries:
-        visits.record(state, tuple(entries), out)
+    return tuple(entries)
 
 
 def count(state: LifetimeState, done: Execution, *, late: bool = False) -> Use | None:
-    """Counts what a record used; None when nothing needs it. `late`: it was superseded, and is no attempt more."""
+    """Counts what a record used; None when no rule has to judge it. `late`: it was superseded, and is no attempt."""
     guard, spent = state.guard, state.spent
     if guard is None and spent is None:
         return None
-    wanted = guard.measures(done) if guard is not None else ()
-    use = use_of(done, measures_of(done) if spent is not None else wanted, ran=not late and ran(done))
-    if not use.ran and done.telemetry is None:
-        return use
+    made = not late and ran(done)
+    use: Use | None = None
     if spent is not None:
-        key = (done.name, (done.telemetry.model if done.telemetry is not None else None) or "")
-        kept = spent.get(key)
-        if kept is None:
-            kept = spent[key] = Spent()
-        kept.add(use, done.iteration)
-    if guard is not None:
-        guard.count(done, use)
-    return use
+        use = use_of(done, measures_of(done), ran=made)
+        if made or done.telemetry is not None:
+            key = (done.name, (done.telemetry.model if done.telemetry is not None else None) or "")
+            kept = spent.get(key)
+            if kept is None:
+                kept = spent[key] = Spent()
+            kept.add(use, done.iteration)
+    return guard.count(done, state.at, ran=made, use=use) if guard is not None else None
 
 
 def count_superseded(state: LifetimeState, event: Event) -> None:

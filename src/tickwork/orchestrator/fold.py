@@ -167,7 +167,7 @@ def _on_execution(state: LifetimeState, done: Execution, out: list[Command]) -> 
         return  # cancelled or superseded meanwhile: kept in the log, goes nowhere
     if visit.timer_id is not None:
         state.timers.pop(visit.timer_id, None)
-    breach = enforcing.judge(state, done, use, out) if use is not None and state.guard is not None else None
+    breach = enforcing.judge(state, done, use, out) if use is not None else None
     if breach is None:
         _follow(state, visit, done, out)
     else:

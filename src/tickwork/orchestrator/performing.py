@@ -204,9 +204,10 @@ class Performer:
         payload = await self._cache.payload(state, visit.input)
         lifetime = new_lifetime(lifetime_id, found[0], state.at, labels, None)
         run = state.guard.rules.run if state.guard is not None else NO_POLICIES
-        policies = await self._policies.pin(self._policies.current(state.tenant_id, found[0].name, run))
+        rules = self._policies.current(state.tenant_id, found[0].name, run)
+        await self._policies.pin(rules)
         begun_by = (state.lifetime_id, visit)
-        made, created = await begin(self._store, self._data_plane, lifetime, payload, begun_by, policies)
+        made, created = await begin(self._store, self._data_plane, lifetime, payload, begun_by, rules)
         if not created and made.ended:
             await self._retell(state, made.lifetime_id)
         elif not created:

@@ -9,10 +9,13 @@ import msgspec
 from tickwork.model.lifetime import Lifetime
 from tickwork.model.messages import Append, Committed
 from tickwork.model.records import Event
+from tickwork.orchestrator.enforcing import deadlines
+from tickwork.orchestrator.projection import project
 
 if TYPE_CHECKING:
     from tickwork.model.records import Payload
     from tickwork.orchestrator.data_plane import DataPlane
+    from tickwork.orchestrator.guardrails.rules import Rules
     from tickwork.orchestrator.state import Visit
     from tickwork.ports import StateStore, StoredGraph
 
@@ -22,9 +25,9 @@ PARENT_LABEL = "tickwork.parent"
 
 
 def first_entries(
-    lifetime: Lifetime, payload: Payload | None, parent: tuple[str, Visit] | None = None, policies: str = ""
+    lifetime: Lifetime, payload: Payload | None, parent: tuple[str, Visit] | None = None, rules: Rules | None = None
 ) -> Append:
-    """The Append that begins this lifetime's log."""
+    """The Append that begins this lifetime's log, with the timers that the fold would ask for."""
     data: dict[str, Any] = {
         "lifetime_id": lifetime.lifetime_id,
         "graph": {
@@ -38,11 +41,16 @@ def first_entries(
         data["labels"] = lifetime.labels
     if parent is not None:
         data["parent"] = [parent[0], msgspec.to_builtins(parent[1], builtin_types=(bytes,))]
-    if policies:
-        data["policies"] = policies
+    timers: tuple[Event, ...] = ()
+    at = lifetime.created_at
+    if rules is not None and rules.digest:
+        data["policies"] = rules.digest
+        mine = [rule for rule in rules.timed if rule.concerns(lifetime.graph_name, lifetime.labels)]
+        timers = deadlines([(rule.label, due) for rule in mine if (due := rule.due(at)) is not None], at)
     # The log and the first reference have to name one time: the first visits are dated with it.
-    entries = (Event("started", "started", data),)
-    return Append(lifetime.tenant_id, lifetime.lifetime_id, entries, ats=(lifetime.created_at,))
+    entries = (Event("started", "started", data), *timers)
+    projection = project(lifetime.tenant_id, lifetime.lifetime_id, timers) if timers else None
+    return Append(lifetime.tenant_id, lifetime.lifetime_id, entries, projection, ats=(at,) * len(entries))
 
 
 def new_lifetime(
@@ -69,15 +77,15 @@ async def begin(
     lifetime: Lifetime,
     payload: Payload | None,
     parent: tuple[str, Visit] | None = None,
-    policies: str = "",
+    rules: Rules | None = None,
 ) -> tuple[Lifetime, bool]:
     """Creates the lifetime durably and hands its first reference on; (the first one, False) when it exists already.
 
-    `policies`: the digest of the set in force, which the store has.
+    `rules`: the set in force, which the store has.
     """
-    started = first_entries(lifetime, payload, parent, policies)
+    started = first_entries(lifetime, payload, parent, rules)
     made, created = await store.create_lifetime(lifetime, started)
     if created:
         reference = Committed(made.tenant_id, made.lifetime_id, 1, made.created_at, started.entries)
-        await data_plane.publish([reference])
+        await data_plane.announce([started], [reference])
     return made, created

@@ -131,7 +131,7 @@ def release(state: LifetimeState, opened: Visit) -> None:
     """Gives back what a visit has reserved."""
     opened.reserved = False
     if state.guard is not None:
-        state.guard.reserve(opened.node, -1)
+        state.guard.give_back(opened.node)
 
 
 # -- what policies say to it ------------------------------------------------------------------------------------------
@@ -141,6 +141,9 @@ def _admitted(state: LifetimeState, opened: Visit, out: list[Command]) -> bool:
     """Asks the policies whether this may be sent out, and reserves what it may use; or does what they want instead."""
     guard = state.guard
     if guard is None or opened.reserved:
+        return True
+    if guard.let_pass(opened.node, opened.iteration, state.at):
+        opened.reserved = True
         return True
     found = guard.dispatched(
         opened.exec_id, opened.node, opened.iteration, state.at, lambda: {"lifetime": state.facts()}

@@ -354,11 +354,11 @@ def cancelled_counted() -> Iterator[None]:
 
 @plant("what an attempt costs is rounded before it is added up", "I8", calm=True, **BUSY)
 def money_rounded() -> Iterator[None]:
-    real = Guard.count
+    real = Guard._add
 
-    def count(self: Any, done: Any, use: Any) -> None:
+    def _add(self: Any, moves: Any, use: Any, iteration: int) -> None:
         amounts = {name: value - value % 4_000 if name == "cost_usd" else value for name, value in use.amounts.items()}
-        real(self, done, msgspec.structs.replace(use, amounts=amounts))
+        real(self, moves, msgspec.structs.replace(use, amounts=amounts), iteration)
 
-    with swapped(Guard, "count", count):
+    with swapped(Guard, "_add", _add):
         yield

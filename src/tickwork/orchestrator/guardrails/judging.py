@@ -14,8 +14,8 @@ from tickwork.errors import TickworkError
 from tickwork.model.expressions.aggregates import sentence, shown
 from tickwork.model.policy import STRICTNESS
 from tickwork.model.records import Event
-from tickwork.orchestrator.guardrails.counters import Counter, add_low
-from tickwork.orchestrator.guardrails.stations import FAR, measures_of_rule
+from tickwork.orchestrator.guardrails.counters import Counter, add_low, use_of
+from tickwork.orchestrator.guardrails.stations import FAR, measures_of_rule, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tickwork.model.spending import Quantity, Total
     from tickwork.orchestrator.guardrails.counters import Spent, Use
     from tickwork.orchestrator.guardrails.rules import Rule, Rules
-    from tickwork.orchestrator.guardrails.stations import Station
+    from tickwork.orchestrator.guardrails.stations import Moves, Station
 
 Place = Literal["record", "dispatch"]
 
@@ -144,7 +144,11 @@ class Guard:
                 if layout.rules[index].match.of_model(model):
                     for counter in self._counters(index):
                         counter.fill(node, used)
-        self._raise(raised)
+        self.raised: dict[str, Decimal] = {}
+        self._bars: Sequence[int] = layout.bars
+        self._due, self._tense = started_at + layout.first, layout.tense  # as most begin
+        if raised or spent:
+            self._raise(raised)
 
     @property
     def watches(self) -> list[Watch]:
@@ -165,16 +169,11 @@ class Guard:
         """The tenant's rules that match a node, and what they add up."""
         return self._stations[node].asked
 
-    def measures(self, done: Execution) -> tuple[str, ...]:
-        """What of a record the rules want measured."""
-        station = self._stations[done.name]
-        return station.measures if done.telemetry is not None else station.times
-
     # -- how far it is from being over a limit ------------------------------------------------------------------------
 
     def _raise(self, raised: Mapping[str, Decimal]) -> None:
         self.raised = dict(raised)
-        self._bars: Sequence[int] = self._layout.raised(raised) if raised else self._layout.bars
+        self._bars = self._layout.raised(raised) if raised else self._layout.bars
         self._look_round()
 
     def _look_round(self) -> None:
@@ -202,10 +201,20 @@ class Guard:
 
     # -- what is recorded ---------------------------------------------------------------------------------------------
 
-    def count(self, done: Execution, use: Use) -> None:
-        """Adds a record to what the rules count."""
+    def count(self, done: Execution, now: int, *, ran: bool, use: Use | None = None) -> Use | None:
+        """Adds a record to what the rules count. Returns what it used if a rule has to judge it, None if none has to.
+
+        `ran`: an attempt was made. `use`: what it used, if that is known already. `now` in us.
+        """
         station = self._stations[done.name]
-        moves = station.plain or station.moves(_model(done))
+        moves = station.moves(done)
+        if use is None:
+            use = use_of(done, station.times if done.telemetry is None else station.measures, ran=ran)
+        if ran or done.telemetry is not None:
+            self._add(moves, use, done.iteration)
+        return use if moves.asked or self._tense or use.faults or now > self._due else None
+
+    def _add(self, moves: Moves, use: Use, iteration: int) -> None:
         levels, held, bars = self._levels, self._held, self._bars
         for measure, value in use.amounts.items():
             moved = moves.measured.get(measure)
@@ -230,14 +239,16 @@ class Guard:
         if not use.ran:
             self._tense = True  # what is no attempt counts in sums, and in no average
             return
+        for place in moves.sizes:
+            levels[place] += 1
         for place in moves.attempts:
             levels[place] += 1
             if levels[place] + held[place] > bars[place]:
                 self._tense = True
         for place in moves.turns:
-            if done.iteration >= levels[place]:
-                levels[place] = done.iteration + 1
-                if done.iteration >= bars[place]:
+            if iteration >= levels[place]:
+                levels[place] = iteration + 1
+                if iteration >= bars[place]:
                     self._tense = True
 
     def recorded(
@@ -248,7 +259,7 @@ class Guard:
         `again`: it was counted long ago, so whether it went over a bar is not known any more.
         """
         station = self._stations[done.name]
-        moves = station.plain or station.moves(_model(done))
+        moves = station.moves(done)
         near = self._tense or now > self._due or bool(use.faults) or again
         found: list[Verdict] = []
         for index in moves.looked if near else moves.asked:
@@ -258,7 +269,7 @@ class Guard:
         if use.faults:
             for rule, wanted in station.tenants:
                 fault = next((use.faults[name] for name in wanted if name in use.faults), None)
-                if fault is not None and rule.match.of_model(_model(done)):
+                if fault is not None and rule.match.of_model(model_of(done)):
                     found.append(_unknown(rule, "record", done.exec_id, done.name, fault))
         return found
 
@@ -302,47 +313,68 @@ class Guard:
         """When (us) each rule that is nothing but a limit of elapsed time is to be looked at, by its label."""
         found = []
         for rule in self._layout.rules:
-            limit = rule.limit
-            if limit is not None and limit.aggregate.name == "elapsed" and rule.expression.single:
-                seconds = self.raised.get(rule.label, limit.number)
-                found.append((rule.label, self.started_at + int(seconds * 1_000_000) + 1))
+            due = rule.due(self.started_at, self.raised.get(rule.label))
+            if due is not None:
+                found.append((rule.label, due))
         return found
 
     # -- what is about to be sent out ---------------------------------------------------------------------------------
+
+    def let_pass(self, node: str, iteration: int, now: int) -> bool:
+        """Reserves what a dispatch may use and lets it pass, if no rule has to be asked; else nothing is done."""
+        station = self._stations[node]
+        if station.weighed or not self._within(station, iteration, now):
+            return False
+        held = self._held
+        for place, part in station.shares:
+            held[place] += part
+        return True
+
+    def _within(self, station: Station, iteration: int, now: int) -> bool:
+        """Whether every amount is within its bar, and stays so with one more dispatch."""
+        if self._tense or now > self._due:
+            return False
+        levels, held, bars = self._levels, self._held, self._bars
+        within = True
+        for place, part in station.shares:
+            if levels[place] + held[place] + part > bars[place]:
+                within = False
+        for place in station.turns:
+            if iteration >= bars[place]:
+                within = False
+        return within
 
     def dispatched(
         self, exec_id: str, node: str, iteration: int, now: int, facts: Callable[[], Mapping[str, Any]]
     ) -> list[Verdict]:
         """Judges a dispatch as if all that is in flight, and it too, were recorded with the most they may use."""
         station = self._stations[node]
-        near = self._tense or now > self._due or self._adds(station, iteration)
+        within = self._within(station, iteration, now)
         found: list[Verdict] = []
-        for index in station.budgets if near else station.weighed:
+        for index in station.weighed if within else station.budgets:
             maximum = self._nodes[node].maximum
             elapsed = now - self.started_at
             amounts: list[Amount] = [c.ahead(node, iteration, maximum, elapsed) for c in self._counters(index)]
             verdict = self._judge(index, "dispatch", exec_id, node, amounts, facts, None)
             if verdict is not None and self._news(index, verdict):
                 found.append(verdict)
-        if near:
+        if not within:
             self._look_round()
         return found
 
-    def _adds(self, station: Station, iteration: int) -> bool:
-        """Whether one more dispatch may bring an amount over its bar."""
-        levels, held, bars = self._levels, self._held, self._bars
-        for place, part in station.adds:
-            if levels[place] + held[place] + part > bars[place]:
-                return True
-        return any(iteration >= bars[place] for place in station.turns)
-
-    def reserve(self, node: str, times: int = 1) -> None:
-        """Reserves the most that one execution of this node may use; `times` -1: gives it back."""
+    def reserve(self, node: str) -> None:
+        """Reserves the most that one execution of this node may use."""
         held = self._held
         for place, part in self._stations[node].shares:
-            held[place] += times * part
+            held[place] += part
             if self._levels[place] + held[place] > self._bars[place]:
                 self._tense = True
+
+    def give_back(self, node: str) -> None:
+        """Gives back what was reserved for one execution of this node."""
+        held = self._held
+        for place, part in self._stations[node].shares:
+            held[place] -= part
 
     def settle_anew(self, raised: Mapping[str, Decimal]) -> None:
         """Somebody has looked and lets the lifetime go on: what stood is judged again, under the limits given now."""
@@ -409,10 +441,6 @@ def judged(
 
 def _unknown(rule: Rule, at: Place, exec_id: str, node: str, fault: str) -> Verdict:
     return Verdict(rule, at, exec_id, node, {}, f"it cannot be evaluated: {fault}", failed=True)
-
-
-def _model(done: Execution) -> str:
-    return (done.telemetry.model if done.telemetry is not None else None) or ""
 
 
 def _values(rule: Rule, amounts: Sequence[Amount]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tickwork.orchestrator.guardrails.stations import Layout, ceiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from tickwork.model.expressions import Aggregate, Limit
     from tickwork.model.graph import Node
@@ -47,6 +48,13 @@ class Rule:
     def _quantity(self, aggregate: Aggregate) -> Quantity:
         return Quantity(aggregate.of or EXECUTIONS, self.match, self.policy.window)
 
+    def due(self, started_at: int, raised: Decimal | None = None) -> int | None:
+        """When (us) a rule that is nothing but a limit of elapsed time is to be looked at; None: it is another."""
+        if self.limit is None or self.limit.aggregate.name != "elapsed" or not self.expression.single:
+            return None
+        seconds = self.limit.number if raised is None else raised
+        return started_at + int(seconds * 1_000_000) + 1
+
     def concerns(self, graph: str, labels: dict[str, str]) -> bool:
         """Whether it is about lifetimes of this graph with these labels."""
         return self.match.lifetime(graph, labels)
@@ -55,7 +63,7 @@ class Rule:
 class Rules:
     """A compiled PolicySet. Raises ConditionError, MissingExtra for a set that does not compile."""
 
-    __slots__ = ("_choosy", "_layouts", "digest", "policies", "run", "tenants", "within")
+    __slots__ = ("_choosy", "_layouts", "digest", "policies", "run", "tenants", "timed", "within")
 
     def __init__(self, policies: PolicySet) -> None:
         self.policies = policies
@@ -63,6 +71,8 @@ class Rules:
         found = [Rule(layered) for layered in policies.policies]
         self.within = tuple([rule for rule in found if rule.policy.scope != "tenant"])
         """Those of the scopes `execution` and `lifetime`, judged by the fold."""
+        self.timed = tuple([rule for rule in self.within if rule.due(0) is not None])
+        """Those that are nothing but limits of elapsed time."""
         self.tenants = tuple([rule for rule in found if rule.policy.scope == "tenant"])
         """Those that are judged with the tenant's totals, before a dispatch."""
         self.run = PolicySet(policies=tuple([layered for layered in policies.policies if layered.layer == "run"]))

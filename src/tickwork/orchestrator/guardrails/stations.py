@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tickwork.model.expressions import Aggregate, Limit
     from tickwork.model.graph import Node
+    from tickwork.model.records import Execution
     from tickwork.orchestrator.guardrails.rules import Rule
 
 FAR = 1 << 256
@@ -39,8 +40,8 @@ limit as long as no record is."""
 class Layout:
     """The rules that concern lifetimes with some labels, and where the amounts stand that they need."""
 
-    __slots__ = ("_tenants", "bars", "clocks", "counted", "growing", "levels", "means", "nodes", "rules", "size",
-                 "stations")  # fmt: skip
+    __slots__ = ("_tenants", "bars", "clocks", "counted", "first", "growing", "levels", "means", "nodes", "rules",
+                 "size", "stations", "tense")  # fmt: skip
 
     def __init__(self, rules: Sequence[Rule], tenants: Sequence[Rule], nodes: Mapping[str, Node]) -> None:
         self.rules = tuple(rules)
@@ -64,6 +65,10 @@ class Layout:
         self.clocks = tuple([place for each, place in barred if each.name == "elapsed"])
         self.levels = tuple([place for each, place in barred if each.name not in ("avg", "elapsed")])
         self.bars = tuple(self.raised({}))
+        self.first = min([self.bars[place] for place in self.clocks], default=FAR)
+        """How long (us) a lifetime may take before it is over a bar."""
+        self.tense = any(self.bars[place] < 0 for place in self.levels)
+        """Whether one that has used nothing is over a bar."""
         self.stations = Stations(self)
 
     def raised(self, raised: Mapping[str, Decimal]) -> list[int]:
@@ -104,7 +109,7 @@ class Stations(dict[str, "Station"]):
 class Station:
     """What there is to do at one node."""
 
-    __slots__ = ("_about", "_layout", "_moves", "_name", "adds", "asked", "budgets", "measures", "plain",
+    __slots__ = ("_about", "_choosy", "_layout", "_moves", "_name", "_plain", "asked", "budgets", "measures",
                  "reads_result", "shares", "tenants", "times", "turns", "weighed")  # fmt: skip
 
     def __init__(self, layout: Layout, node: Node | None, name: str) -> None:
@@ -113,8 +118,9 @@ class Station:
         self._layout, self._name = layout, name
         self._about = about = layout.about(node, name)
         self._moves: dict[str, Moves] = {}
-        self.plain = None if any(rules[index].match.model for index in about) else Moves(layout, about, name)
-        """What a record moves, when that is the same for all models."""
+        self._choosy = any(rules[index].match.model for index in about)
+        self._plain = self._moves_of("")
+        """What a record moves that names no model; or any, when no rule looks at it."""
         self.tenants = layout.tenants(node, name)
         """The tenant's rules, with what they add up: the ledger judges them; what it cannot add up is seen here."""
         self.asked = (
@@ -136,30 +142,31 @@ class Station:
         self.shares = tuple([(place, part) for each, place in counted if (part := share(each, maximum))])
         """What one execution reserves while it is in flight."""
         budgeted = {place for index in self.budgets for _, place in layout.counted[index]}
-        self.adds = tuple([(place, part) for place, part in self.shares if place in budgeted])
-        """What a dispatch adds to the amounts that it is judged by."""
         self.turns = tuple([
             place for each, place in counted
             if place in budgeted and each.name == "iterations" and each.of == name
         ])  # fmt: skip
         """Amounts that are the visits of this very node."""
 
-    def moves(self, model: str) -> Moves:
-        """What a record moves that names this model ("": none), where rules look at it."""
-        found = self._moves.get(model)
-        if found is None:
-            if len(self._moves) >= MODELS:
-                self._moves.clear()
-            rules = self._layout.rules
-            mine = [index for index in self._about if rules[index].match.of_model(model)]
-            found = self._moves[model] = Moves(self._layout, mine, self._name)
+    def moves(self, done: Execution) -> Moves:
+        """What a record of this node moves."""
+        if not self._choosy or done.telemetry is None or not done.telemetry.model:
+            return self._plain
+        return self._moves.get(done.telemetry.model) or self._moves_of(done.telemetry.model)
+
+    def _moves_of(self, model: str) -> Moves:
+        if len(self._moves) >= MODELS:
+            self._moves.clear()
+        rules = self._layout.rules
+        mine = [index for index in self._about if rules[index].match.of_model(model)]
+        found = self._moves[model] = Moves(self._layout, mine, self._name)
         return found
 
 
 class Moves:
     """What a record moves, and who looks at it."""
 
-    __slots__ = ("asked", "attempts", "looked", "measured", "turns")
+    __slots__ = ("asked", "attempts", "looked", "measured", "sizes", "turns")
 
     def __init__(self, layout: Layout, mine: Sequence[int], name: str) -> None:
         self.looked = tuple(sorted(mine, key=lambda index: _turn(layout.rules[index])))
@@ -168,6 +175,8 @@ class Moves:
         """Those that have to be asked each time."""
         self.attempts: tuple[int, ...] = ()
         """Places that count attempts."""
+        self.sizes: tuple[int, ...] = ()
+        """Places that count the attempts which an average, a maximum or a minimum is over."""
         self.turns: tuple[int, ...] = ()
         """Places that hold the most visits of this very node."""
         self.measured: dict[str, Measured] = {}
@@ -180,7 +189,7 @@ class Moves:
                 elif each.name == "iterations":
                     self.turns += (place,) if each.of == name else ()
                 elif each.name != "elapsed":
-                    self.attempts += (place + 1,) if WIDTHS[each.name] > 1 else ()
+                    self.sizes += (place + 1,) if WIDTHS[each.name] > 1 else ()
                     self.measured.setdefault(each.of, Measured()).take(each, place, alone=index in alone)
 
 
@@ -206,6 +215,11 @@ class Measured:
             self.means += (place,)
         else:
             self.sums += (place,)
+
+
+def model_of(done: Execution) -> str:
+    """The model that a record names ("": none)."""
+    return (done.telemetry.model if done.telemetry is not None else None) or ""
 
 
 def _turn(rule: Rule) -> int:

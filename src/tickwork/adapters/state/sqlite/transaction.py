@@ -354,7 +354,9 @@ class Transaction:
     def _found(self, unit: CreateUnit) -> Lifetime:
         """The lifetime as it stands now; one that was just created as it was asked for need not be read back."""
         first = unit.first
-        if not unit.created or first.append.projection is not None or unit.lifetime.ended:
+        projection = first.append.projection
+        moved = projection is not None and projection.status is not None
+        if not unit.created or moved or unit.lifetime.ended:
             return lifetime_from(self._execute(self._sql["get_lifetime"], (unit.lid,)).fetchone())
         at = first.ats[-1] if first.ats else first.at
         return replace(unit.lifetime, last_seq=first.last_seq, updated_at=max(unit.lifetime.updated_at, at))
