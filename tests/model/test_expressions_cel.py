@@ -301,10 +301,10 @@ def test_plain_questions_are_answered_as_the_engine_answers_them(asked: list[str
     expression = CelExpression(joined.join(asked), "execution")
     engine = expression._engine
     assert engine is not None
-    assert engine._plain is not None
+    assert engine.plain is not None
     said = []
-    for plain in (engine._plain, None):
-        engine._plain = plain
+    for plain in (engine.plain, None):
+        engine.plain = plain
         try:
             said.append(str(expression.holds([], lambda: {"result": result})))
         except ConditionError as error:

@@ -13,7 +13,6 @@ import msgspec
 
 from tickwork.model.spending import EXECUTIONS
 from tickwork.orchestrator.guardrails.judging import Verdict, judged, strictest, tenant_amount
-from tickwork.orchestrator.policies import NO_POLICIES
 from tickwork.ports import OVER, Demand
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from tickwork.model.spending import Total
-    from tickwork.orchestrator.guardrails.rules import Rule
-    from tickwork.orchestrator.policies import PolicyIndex
+    from tickwork.orchestrator.guardrails.rules import Rule, Rules
     from tickwork.orchestrator.state import LifetimeState, Visit
     from tickwork.ports import Ledger
 
@@ -49,16 +47,13 @@ class Answer(msgspec.Struct):
 class Admission:
     """Asks the ledger."""
 
-    def __init__(self, ledger: Ledger, policies: PolicyIndex) -> None:
-        self._ledger, self._policies = ledger, policies
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
-    def question(self, state: LifetimeState, visit: Visit) -> Question | None:
-        """What has to be asked before this visit is sent; None: no tenant's policy has a say."""
+    def question(self, state: LifetimeState, visit: Visit, current: Rules) -> Question | None:
+        """What has to be asked before this visit is sent; None: no tenant's policy has a say. `current`: the rules that
+        are loaded now."""
         graph, guard = state.topology.graph, state.guard
-        run = guard.rules.run if guard is not None else NO_POLICIES
-        current = self._policies.current(state.tenant_id, graph.name, run)
-        if not current.tenants:
-            return None
         node = graph.node[visit.node]
         if guard is not None and guard.rules is current:
             rules, quantities = guard.tenants(visit.node)

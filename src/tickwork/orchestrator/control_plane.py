@@ -83,7 +83,7 @@ class ControlPlane:
         self._bus, self._store, self._clock = bus, store, clock
         self._cache = EntryCache(store, blobs)
         self._rebuilder = rebuilder
-        admission = Admission(ledger, policies)
+        admission = Admission(ledger)
         self._performer = Performer(
             bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._take_up,
             lambda state: self._held(state.lifetime_id) is state,

@@ -80,18 +80,20 @@ class Performer:
         `shown` is the status that the read model has now (None: unknown).
         """
         entries: list[Entry] = []
+        rules = self._in_force(state)
         for command in commands:
             kind = type(command)
             if kind is Dispatch:
-                await self._dispatch(state, command.visit, entries)  # type: ignore[union-attr]  # narrowed by `kind`
+                await self._dispatch(state, command.visit, rules, entries)  # type: ignore[union-attr]  # by `kind`
             elif isinstance(command, Record):
                 entries += command.entries
             elif isinstance(command, CancelRunning):
                 self._cancel(state, command)
             elif isinstance(command, TellParent):
                 await self._tell_parent(state, command)
-        if self._outdated(state):
-            entries.append(await self._put_in_force(state))
+        if _outdated(state, rules):
+            await self._policies.pin(rules)
+            entries.append(policies_event(state.policies_seq, rules.digest))
         ended = state.ending.status if state.ending is not None and any(_is_end(e) for e in entries) else None
         status = ended
         now = as_shown(state, entries)
@@ -107,14 +109,14 @@ class Performer:
         append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection)
         self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
 
-    async def _dispatch(self, state: LifetimeState, visit: Visit, entries: list[Entry]) -> None:
+    async def _dispatch(self, state: LifetimeState, visit: Visit, rules: Rules, entries: list[Entry]) -> None:
         node = state.topology.nodes[visit.node]
         if visit.trouble or not (node.runs_code or node.child is not None):
             entries.append(await self._wait(state, visit))
             return
         # Put together while what it is made of is at hand, also for those that are asked about first.
         message = await node_input(state, visit, self._cache) if node.child is None else None
-        question = self._admission.question(state, visit) if visit.phase == "sent" else None
+        question = self._admission.question(state, visit, rules) if rules.tenants and visit.phase == "sent" else None
         if question is not None and not await self._child_runs(state, visit):
             self._asking.append((state, visit, question, message))
         else:
@@ -164,19 +166,8 @@ class Performer:
                 append = Append(state.tenant_id, state.lifetime_id, tuple(entries))
                 self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
 
-    async def _put_in_force(self, state: LifetimeState) -> Event:
-        """The entry that puts the policies in force which were loaded since."""
-        current = self._in_force(state)
-        await self._policies.pin(current)
-        return policies_event(state.policies_seq, current.digest)
-
-    def _outdated(self, state: LifetimeState) -> bool:
-        """Whether other policies were loaded than those that the lifetime's log has put in force."""
-        if state.ending is not None or state.seq == 0:
-            return False
-        return self._in_force(state).digest != (state.guard.digest if state.guard is not None else "")
-
     def _in_force(self, state: LifetimeState) -> Rules:
+        """The policies that are loaded for a lifetime now."""
         run = state.guard.rules.run if state.guard is not None else NO_POLICIES
         return self._policies.current(state.tenant_id, state.topology.graph.name, run)
 
@@ -328,6 +319,13 @@ def _used(child: LifetimeState) -> Telemetry | None:
     if not child.tokens_used and not child.cost_nano_usd and not child.unpriced:
         return None
     return Telemetry(tokens_used=child.tokens_used, cost_nano_usd=child.cost_nano_usd, unpriced=child.unpriced)
+
+
+def _outdated(state: LifetimeState, rules: Rules) -> bool:
+    """Whether other policies were loaded than those that the lifetime's log has put in force."""
+    if state.ending is not None or state.seq == 0:
+        return False
+    return rules.digest != (state.guard.digest if state.guard is not None else "")
 
 
 def _is_end(entry: Entry) -> bool:

@@ -122,8 +122,9 @@ def send(state: LifetimeState, opened: Visit, out: list[Command]) -> None:
 def close_visit(state: LifetimeState, exec_id: str) -> Visit | None:
     """Takes a visit out of the state; what it had reserved is given back. None when it is not open."""
     closed = state.open.pop(exec_id, None)
-    if closed is not None and closed.reserved:
-        release(state, closed)
+    if closed is not None and closed.reserved and state.guard is not None:
+        closed.reserved = False
+        state.guard.give_back(closed.node)
     return closed
 
 

@@ -16,11 +16,11 @@ from tickwork.adapters.state.sqlite.transaction import AppendUnit, Transaction
 from tickwork.model import tallies
 from tickwork.model.tallies import Balances
 from tickwork.model.windows import EVER
-from tickwork.orchestrator import enforcing, fold, router, visits
+from tickwork.orchestrator import enforcing, fold, performing, router, visits
 from tickwork.orchestrator.admission import Admission
 from tickwork.orchestrator.guardrails import judging
 from tickwork.orchestrator.guardrails.judging import Guard, Verdict
-from tickwork.orchestrator.performing import Performer
+from tickwork.orchestrator.guardrails.rules import Rules
 from tickwork.orchestrator.policies import PolicyIndex
 from tickwork.orchestrator.state import LifetimeState, Visit
 
@@ -320,14 +320,14 @@ def newest_policies_for_all() -> Iterator[None]:
 
 @plant("other policies are in force, and no log says so", "I11", calm=True, **CHANGING)
 def policies_changed_silently() -> Iterator[None]:
-    real = Performer._outdated
+    real = performing._outdated
 
-    def outdated(self: Any, state: LifetimeState) -> bool:
-        if real(self, state):
-            enforcing.install(state, self._in_force(state).digest, [])
+    def outdated(state: LifetimeState, rules: Rules) -> bool:
+        if real(state, rules):
+            enforcing.install(state, rules.digest, [])
         return False
 
-    with swapped(Performer, "_outdated", outdated):
+    with swapped(performing, "_outdated", outdated):
         yield
 
 

@@ -44,6 +44,14 @@ class Limit(msgspec.Struct, frozen=True):
     """In the unit that people write: dollars, milliseconds, seconds for elapsed."""
 
 
+class PlainTest(Protocol):
+    """A test of a result alone."""
+
+    def holds(self, result: Any) -> bool | None:
+        """Whether the condition is true for a result; None: the engine has to be asked."""
+        ...
+
+
 class Expression(Protocol):
     """A compiled condition."""
 
@@ -61,6 +69,9 @@ class Expression(Protocol):
 
     upper: bool
     """It is nothing but such comparisons, all of `>` or `>=`: it cannot hold while every amount is within its limit."""
+
+    plain: PlainTest | None
+    """The whole condition, where it is so plain that most results need no engine."""
 
     def holds(
         self, amounts: Sequence[Amount], record: Callable[[], Mapping[str, Any]], raised: Decimal | None = None

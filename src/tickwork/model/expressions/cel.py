@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from tickwork.model.condition import HIDDEN, TYPES, VARIABLES, ConditionError, explain, has_nul, plainly, route_of
-from tickwork.model.expressions import Aggregate, Amount, Limit, all_upper
+from tickwork.model.expressions import Aggregate, Amount, Limit, PlainTest, all_upper
 from tickwork.model.expressions.aggregates import (
     MAX_AGGREGATES,
     NAMES,
@@ -61,6 +61,7 @@ class CelExpression:
         else:
             self._engine = _Engine(text, tokens, self.aggregates, scope)
             self.limits = self._engine.limits
+        self.plain: PlainTest | None = self._engine.plain if self._engine is not None else None
         joined.check_alive()
         self.single = isinstance(self._verdict, Judge)
         self.upper = self._verdict is not None and all_upper(self.limits)
@@ -126,7 +127,7 @@ class _Engine:
             offset = token.end
         self.limits = tuple([judge.limit for _, judge in self._judges])
         self._reads = tuple(dict.fromkeys(token.text for token in reads_of(tokens)))
-        self._plain = plain_texts(tokens)
+        self.plain = plain_texts(tokens)
         plain = "".join(pieces) + text[offset:]
         environment = _environment(tuple(kinds.items()), self._reads)
         try:
@@ -155,7 +156,7 @@ class _Engine:
 
     def holds(self, amounts: Sequence[Amount], record: Mapping[str, Any], raised: Decimal | None) -> bool:
         """Whether the condition is true."""
-        if self._plain is not None and (held := self._plain.holds(record.get("result"))) is not None:
+        if self.plain is not None and (held := self.plain.holds(record.get("result"))) is not None:
             return held
         try:
             values: dict[str, Any] = {name: judge(amounts, raised) for name, judge in self._judges}

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from tickwork.model.condition import ConditionError, route_of
-from tickwork.model.expressions import Aggregate, Amount, Limit, all_upper
+from tickwork.model.expressions import Aggregate, Amount, Limit, PlainTest, all_upper
 from tickwork.model.expressions.aggregates import MAX_AGGREGATES, PARTIAL, Judge, as_float, has_amount, whole
 from tickwork.model.expressions.bounds import check_finite, check_size
 from tickwork.model.expressions.places import place
@@ -51,6 +51,7 @@ class RegoExpression:
         self._judges = tuple([Judge(limit, self.aggregates.index(limit.aggregate)) for limit in self.limits])
         if (judged := reading.verdict()) is not None:
             self.limits, self._verdict = judged
+        self.plain: PlainTest | None = None
         self.single = isinstance(self._verdict, Judge)
         self.upper = self._verdict is not None and all_upper(self.limits)
         self._source = _replaced(reading, self.limits if self._verdict is None else ())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
-    from tickwork.model.expressions import Amount
+    from tickwork.model.expressions import Amount, PlainTest
     from tickwork.model.graph import Node
     from tickwork.model.policy import Action
     from tickwork.model.records import Execution
@@ -282,9 +282,13 @@ class Guard:
         facts: Callable[[], Mapping[str, Any]],
         found: list[Verdict],
     ) -> None:
-        rule, counters = self._layout.rules[index], self._counters(index)
+        rule = self._layout.rules[index]
         if "result" in rule.expression.reads and done.status != "SUCCEEDED":
             return  # there is none
+        if rule.expression.plain is not None and not use.faults and _clear(rule.expression.plain, facts):
+            self._standing[index] = False
+            return
+        counters = self._counters(index)
         alone = rule.policy.scope == "execution"
         if alone:
             amounts = [counter.only(done, use) for counter in counters]
@@ -312,7 +316,7 @@ class Guard:
     def deadlines(self) -> list[tuple[str, int]]:
         """When (us) each rule that is nothing but a limit of elapsed time is to be looked at, by its label."""
         found = []
-        for rule in self._layout.rules:
+        for rule in self._layout.timed:
             due = rule.due(self.started_at, self.raised.get(rule.label))
             if due is not None:
                 found.append((rule.label, due))
@@ -412,6 +416,14 @@ class Guard:
         if not standing or not verdict.enforced:
             return not standing
         return verdict.failed or verdict.action != "pause_lifetime" or not verdict.rule.before_dispatch
+
+
+def _clear(test: PlainTest, facts: Callable[[], Mapping[str, Any]]) -> bool:
+    """Whether a plain test of a result does not hold, beyond doubt."""
+    try:
+        return test.holds(facts()["result"]) is False
+    except (TickworkError, msgspec.MsgspecError, ValueError, RecursionError):
+        return False  # it is told by who asks the engine
 
 
 def enforces(rule: Rule) -> bool:

@@ -41,7 +41,7 @@ class Layout:
     """The rules that concern lifetimes with some labels, and where the amounts stand that they need."""
 
     __slots__ = ("_tenants", "bars", "clocks", "counted", "first", "growing", "levels", "means", "nodes", "rules",
-                 "size", "stations", "tense")  # fmt: skip
+                 "size", "stations", "tense", "timed")  # fmt: skip
 
     def __init__(self, rules: Sequence[Rule], tenants: Sequence[Rule], nodes: Mapping[str, Node]) -> None:
         self.rules = tuple(rules)
@@ -65,6 +65,8 @@ class Layout:
         self.clocks = tuple([place for each, place in barred if each.name == "elapsed"])
         self.levels = tuple([place for each, place in barred if each.name not in ("avg", "elapsed")])
         self.bars = tuple(self.raised({}))
+        self.timed = tuple([rule for rule in rules if rule.due(0) is not None])
+        """Rules that are nothing but limits of elapsed time."""
         self.first = min([self.bars[place] for place in self.clocks], default=FAR)
         """How long (us) a lifetime may take before it is over a bar."""
         self.tense = any(self.bars[place] < 0 for place in self.levels)
