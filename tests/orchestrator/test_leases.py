@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.orchestrator.site import Site, play
-from tickwork import Graph, RetryPolicy, task
+from tickwork import END, Graph, PlanInput, RetryPolicy, plan, task
 from tickwork.adapters.kv.memory import MemoryKV
 from tickwork.executor.claims import Claims
 from tickwork.model.claims import LEASE, claim_key, claim_value
@@ -48,6 +50,49 @@ def test_a_frozen_workers_late_result_is_kept_and_changes_nothing() -> None:
         assert calls == [0, 1]
 
     play(Graph("slow").start(slow).final(slow).bind(), scene)
+
+
+@pytest.mark.parametrize("died_after", [0.5, 3.0, 9.9, 10.1, 29.0, 100.0])
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_a_dead_worker_had_is_begun_again_within_a_lease_and_five_seconds(died_after: float, beside: bool) -> None:
+    begun: list[float] = []
+
+    @task
+    async def slow() -> str:
+        begun.append(asyncio.get_running_loop().time())
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+        return "done"
+
+    @task
+    async def step() -> None:
+        await asyncio.sleep(1)
+
+    @plan
+    def split() -> list[str]:
+        return ["slow", "step"] if beside else ["slow"]
+
+    @plan
+    def again(plan_input: PlanInput) -> str:
+        return "step" if plan_input.iteration < 200 and len(begun) < 2 else END
+
+    async def scene(at: Site) -> None:
+        lifetime = await at.service.start("two", None)
+        clock, _ = await at.worker()
+        while not begun:
+            await at.clock.sleep(0.1)
+        await at.clock.sleep(died_after)
+        clock.alive.clear()
+        died = at.clock.monotonic()
+        await at.worker()
+        while len(begun) < 2:
+            await at.clock.sleep(0.1)
+        assert begun[1] - died <= LEASE + 5
+        await at.service.wait(lifetime.lifetime_id)
+
+    graph = Graph("two").start(split).parallel(split, slow, step)
+    graph.edge(step, again).edge(again, step).final(slow, again)
+    play(graph.bind(), scene)
 
 
 def test_long_work_of_a_living_worker_is_left_alone_also_when_the_store_of_claims_forgets() -> None:

@@ -255,12 +255,23 @@ class ControlPlane:
         if state is None:
             await self._serve_again(lifetime_id)
             return
-        nodes = state.topology.nodes
-        sent = {v.exec_id: v.intent for v in state.open.values() if v.phase == "sent" and nodes[v.node].runs_code}
-        verdicts = await leases.looks(sent)  # out of turn: the others go on, however long the answers take
+        verdicts = await leases.looks(_at_executors(state))  # out of turn: the others go on, however long it takes
         if self._all_at_work(state, verdicts):
             self._looked_at(lifetime_id)
+        else:
+            await self._act_on(lifetime_id, leases, verdicts)
+
+    async def glance(self, lifetime_id: str, leases: Leases, before: int) -> None:
+        """Looks whether the workers beat that have its visits since `before` (us), and acts if one is gone."""
+        state = self._held(lifetime_id)
+        sent = _at_executors(state, before) if state is not None else None
+        if not sent:
             return
+        verdicts = await leases.looks(sent, glance=True)
+        if "lost" in verdicts.values():
+            await self._act_on(lifetime_id, leases, verdicts)
+
+    async def _act_on(self, lifetime_id: str, leases: Leases, verdicts: Mapping[str, Verdict]) -> None:
         async with self._turn:
             state = self._held(lifetime_id)
             if state is None:
@@ -330,6 +341,10 @@ class ControlPlane:
         found = [known for known in still if now - self._checked.get(known, 0.0) >= again]
         overdue = itertools.takewhile(lambda known: now - self._checked[known] >= 4 * seconds, self._checked)
         return list(dict.fromkeys([*self._unserved, *found, *overdue]))
+
+    def watched(self) -> list[str]:
+        """Lifetimes held here that should move."""
+        return list(self._moved)
 
     # -- folding ------------------------------------------------------------------------------------------------------
 
@@ -458,6 +473,14 @@ class ControlPlane:
             found.append(state.parent[0])
             state = self._held(state.parent[0])
         return found
+
+
+def _at_executors(state: LifetimeState, before: int | None = None) -> dict[str, bool]:
+    """The visits that were sent to executors; of each, whether its call may have been made that is made once.
+    `before` (us): only those that are as old as that."""
+    nodes = state.topology.nodes
+    sent = [v for v in state.open.values() if v.phase == "sent" and nodes[v.node].runs_code]
+    return {v.exec_id: v.intent for v in sent if before is None or v.created_at <= before}
 
 
 def _demands(state: LifetimeState) -> bool:

@@ -94,23 +94,24 @@ class Leases:
         for exec_id in [known for known, seen in self._seen.items() if seen.looked < before]:
             del self._seen[exec_id]
 
-    async def looks(self, asked: Mapping[str, bool]) -> dict[str, Verdict]:
+    async def looks(self, asked: Mapping[str, bool], *, glance: bool = False) -> dict[str, Verdict]:
         """Looks at several executions; of each, whether its user code may have been called (see `look`)."""
         verdicts: dict[str, Verdict] = {}
 
         async def look(exec_id: str) -> None:
-            verdicts[exec_id] = await self.look(exec_id, called=asked[exec_id])
+            verdicts[exec_id] = await self.look(exec_id, called=asked[exec_id], glance=glance)
 
         if asked:
             await self._survey(self._clock.monotonic())  # before all of them, not beside them
         await for_each(asked, look)
         return verdicts
 
-    async def look(self, exec_id: str, *, called: bool = False) -> Verdict:
+    async def look(self, exec_id: str, *, called: bool = False, glance: bool = False) -> Verdict:
         """`alive`: its worker beats; `lost`: it has stopped; `absent`: nobody has it; `unclear`: look again later.
 
-        `called`: it is a call that must not be made twice, and may have been made. It is never `absent`, and `lost`
-        only by what was seen while the store was well.
+        `glance`: only whether its worker beats; that nobody has it yet says nothing so soon. `called`: it is a call
+        that must not be made twice, and may have been made. It is never `absent`, and `lost` only by what was seen
+        while the store was well.
         """
         self.begin()  # this process may be frozen in the middle of a round, too
         now = self._clock.monotonic()
@@ -122,6 +123,8 @@ class Leases:
         seen.looked = now
         if value is not None:
             return self._present(seen, value, now)
+        if glance:
+            return "unclear"
         if answered:
             if seen.absent is None:
                 seen.absent = self._well_at(now)

@@ -243,24 +243,31 @@ class Performer:
                 self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), child_id, append)
 
     def give_up(self, state: LifetimeState, lost: Sequence[Visit], why: str) -> None:
-        """Has the attempts of workers that are gone recorded as lost, if nothing happened to the lifetime meanwhile.
+        """Has the attempts of workers that are gone recorded as lost, unless their own records come first.
 
         Of an `at_most_once` call that may have been made nobody knows what became of it; one that was not made yet
-        loses its intent, so that no worker that was only slow can still make it.
+        loses its intent, so that no worker that was only slow can still make it. Both only if nothing happened to the
+        lifetime meanwhile. Other attempts need no such condition: the first entry about an attempt is the one that
+        counts, and a branch beside it that moves all the time must not keep it from being given up.
         """
-        entries: list[Entry] = []
+        plain: list[Entry] = []
+        careful: list[Entry] = []
         for visit in lost:
             if visit.intent:
                 data = {"exec_id": visit.exec_id, "reason": why}
-                entries.append(Event(f"unknown:{visit.exec_id}", "unknown", data))
+                careful.append(Event(f"unknown:{visit.exec_id}", "unknown", data))
                 continue
-            entries += visits.revoked(state, visit)
             error = Error(LEASE_EXPIRED, why, retryable=True)
-            entries.append(visits.own_execution(state, visit, "TIMED_OUT", None, error))
-        if entries:
-            projection = project(state.tenant_id, state.lifetime_id, entries)
-            append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection, state.seq)
-            self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
+            given_up = visits.own_execution(state, visit, "TIMED_OUT", None, error)
+            if revoked := visits.revoked(state, visit):
+                careful += [*revoked, given_up]
+            else:
+                plain.append(given_up)
+        for entries, expect in ((careful, state.seq), (plain, None)):
+            if entries:
+                projection = project(state.tenant_id, state.lifetime_id, entries)
+                append = Append(state.tenant_id, state.lifetime_id, tuple(entries), projection, expect)
+                self._send(messages.topic(messages.DATA_PLANE, state.tenant_id), state.lifetime_id, append)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """How a plane takes its messages: join the group, take a batch, handle it, and only then acknowledge it.
 
 A store or a bus that refuses for a moment is asked again, longer and longer apart; the batch stays where it is, so
-nothing is lost and nothing is overtaken. What no second try can mend (a full disk, a damaged file) ends the plane.
+nothing is lost and nothing is overtaken. What no second try can mend (a damaged store, a full disk of its own) ends the
+plane.
 One that is told to stop ends after the batch that it has in hand.
 """
 
@@ -31,8 +32,10 @@ LONGEST_PAUSE = 1.0
 PATIENCE = 30.0
 """Seconds for which a batch is tried before the plane gives up, and its process with it."""
 
-HOPELESS = (StorageFull, StoreCorrupt, StoreTooNew)
-"""Storage errors that trying again does not mend."""
+
+def hopeless(error: StorageError, *, shared: bool) -> bool:
+    """Whether trying again mends nothing. `shared`: the store is a server, which may be given room meanwhile."""
+    return isinstance(error, StoreCorrupt | StoreTooNew) or (isinstance(error, StorageFull) and not shared)
 
 
 class Serving:
@@ -84,9 +87,9 @@ class Serving:
         while True:
             try:
                 await handle(batch)
-            except HOPELESS:
-                raise
             except StorageError as error:
+                if hopeless(error, shared=self._patience is None):
+                    raise
                 if self._patience is not None and self._clock.monotonic() - begun >= self._patience:
                     raise
                 self.retried += 1

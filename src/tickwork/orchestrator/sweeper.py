@@ -24,7 +24,7 @@ from tickwork.model.messages import Append, Committed
 from tickwork.model.records import Event
 from tickwork.orchestrator.inputs import BlobsAway
 from tickwork.orchestrator.projection import project
-from tickwork.orchestrator.serving import HOPELESS
+from tickwork.orchestrator.serving import hopeless
 
 if TYPE_CHECKING:
     from tickwork.model.lifetime import Lifetime, TimerRow
@@ -48,6 +48,9 @@ OF_ALL = 10_000_000
 
 SLICE = 32
 """Lifetimes that are looked at in one piece."""
+
+GLANCES = 500
+"""Lifetimes up to which all their claims are read in every sweep; those of more only when they stand still."""
 
 REMEMBERED = 100_000
 """Lifetimes that are known to have been looked at, or said to stand still."""
@@ -106,9 +109,9 @@ class Sweeper:
                 if self._clock.monotonic() - self._swept >= self._every:
                     await self.sweep()
                     self._swept = self._clock.monotonic()
-            except HOPELESS:
-                raise
             except StorageError as error:
+                if hopeless(error, shared=self._shared):
+                    raise
                 self.counts["failed_sweeps"] += 1
                 log.warning("a sweep failed and is made again: %s", error)
             if self._next_due is not None:  # set meanwhile
@@ -137,9 +140,20 @@ class Sweeper:
             for lifetime_id in self._control_plane.still(self._leases.lease / 2, self._leases.lease / BEATS):
                 await self._control_plane.recheck(lifetime_id, self._leases)
                 await self._give_way()
+            await self._glance(self._control_plane)
         self._leases.forget()
         if not self._own:
             await self._take_up_left()
+
+    async def _glance(self, control_plane: ControlPlane) -> None:
+        """While few lifetimes move, all their claims are read in every sweep: so soon a worker's death is noticed, also
+        when only one of many branches stands still of it."""
+        watched = control_plane.watched()
+        if len(watched) <= GLANCES:
+            before = self._clock.now() - round(self._every * 1e6)
+            for lifetime_id in watched:
+                await control_plane.glance(lifetime_id, self._leases, before)
+                await self._give_way()
 
     async def _give_way(self) -> None:
         """Lets the others have the loop now and then: thousands may stand still, and many more move."""
