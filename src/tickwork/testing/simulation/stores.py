@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tickwork.adapters.kv.memory import MemoryKV
     from tickwork.adapters.state.sqlite import SqliteStore
+    from tickwork.model.lifetime import Lifetime
     from tickwork.model.messages import Append
     from tickwork.model.spending import Total
     from tickwork.ports import Appended, Demand
@@ -44,6 +45,8 @@ class Database:
         self.store, self.place = store, place
         self.on_append: list[Callable[[str, Append, Appended], None]] = []
         """Called with the process that asked, and what became of it."""
+        self.on_create: list[Callable[[Lifetime], None]] = []
+        """Called with each lifetime that is about to be created."""
         self.on_judged: list[Callable[[Demand, Sequence[Total], Any], None]] = []
         """Called within each judging of a demand, with the totals that it was judged by and what was said."""
         self.on_track: list[Callable[[frozenset[str]], None]] = []
@@ -56,6 +59,9 @@ class Database:
 
     def run(self, method: str, /, *args: Any, **options: Any) -> asyncio.Task[Any]:
         """Does a call on the store's machine, whatever becomes of who asked."""
+        if method == "create_lifetime":
+            for listener in self.on_create:
+                listener(args[0])
         if method == "admit":
             demands, judge = args
             args = (demands, partial(self._judged, judge))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tickwork.model.graph import AgentGraph
+    from tickwork.model.lifetime import Lifetime
     from tickwork.model.messages import Append
     from tickwork.model.spending import Total
     from tickwork.ports import Appended, Demand
@@ -48,7 +49,7 @@ class Asked(NamedTuple):
     now: int
     """By the store's clock, in us."""
     high: int
-    """The latest time that it had ever shown."""
+    """The latest time that it had ever shown, or that a lifetime had begun at."""
     demand: Demand
     totals: tuple[Total, ...]
     open: frozenset[str]
@@ -84,6 +85,7 @@ class Journal:
         self._high = 0
         self.tracked: dict[str, int] = {}
         """Until when (us) usage was perhaps not kept apart by a label; 0: it was from the first record on."""
+        world.database.on_create.append(self.created)
         world.database.on_append.append(self.appended)
         world.database.on_judged.append(self.judged)
         world.database.on_track.append(self.track)
@@ -106,6 +108,10 @@ class Journal:
         if verdict is None:
             self.admitted[demand.exec_id] = demand
             self._open[demand.exec_id] = demand.lifetime_id
+
+    def created(self, lifetime: Lifetime) -> None:
+        """A lifetime begins at a time that its process has read off its own clock."""
+        self._high = max(self._high, lifetime.created_at)
 
     def appended(self, _process: str, append: Append, appended: Appended) -> None:
         """The store has answered for an append."""
