@@ -38,6 +38,9 @@ REASONED = ("PAUSED", "FAILED", "ABORTED")
 EXIT_BY_STATUS = {"COMPLETED": 0, "FAILED": 10, "ABORTED": 11, "PAUSED": 12, "WAITING": 12, "RUNNING": 12}
 """RUNNING is how a lifetime stands that only waits for its children, which wait for somebody."""
 INTERRUPTED = 130
+LAG = 5.0
+"""Seconds for which the view may be behind what is recorded."""
+
 MOMENT = 0.2
 """Seconds that a pause may take before it is worth a word."""
 
@@ -81,6 +84,9 @@ class Carry:
     """Why the answers file did not help, once it did not."""
     _answered: set[str] = field(default_factory=set)
     _opened: asyncio.Event = field(default_factory=asyncio.Event)
+    _fresh: asyncio.Event = field(default_factory=asyncio.Event)
+    _fed: int = 0
+    """The last entry that the view shows."""
     _asking: tuple[str, asyncio.Event] | None = None
     _form: Form | None = None
     _pausing_said: bool = False
@@ -99,6 +105,8 @@ class Carry:
                 last = await self._settle(service, view, following)
                 if last.ended:
                     await following
+                else:
+                    await self._show(last.last_seq, following)
             finally:
                 following.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -115,6 +123,8 @@ class Carry:
         lifetime = self._subject
         async for entry in service.watch(lifetime.lifetime_id, tenant=lifetime.tenant_id, after=0):
             view.feed(entry)
+            self._fed = entry.seq
+            self._fresh.set()
             item = entry.entry
             if isinstance(item, Execution):
                 if self._asking is not None and self._asking[0] == item.exec_id:
@@ -127,6 +137,14 @@ class Carry:
                 self._opened.set()
             if view.tally.ended:
                 return
+
+    async def _show(self, seq: int, following: asyncio.Task[None]) -> None:
+        """Lets the view come as far as this entry: where other processes record, it hears of it a moment later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAG):
+                while self._fed < seq and not following.done():
+                    self._fresh.clear()
+                    await self._fresh.wait()
 
     async def _settle(self, service: Service, view: Progress, following: asyncio.Task[None]) -> Lifetime:
         """Answers what is asked until nothing is left to do here.

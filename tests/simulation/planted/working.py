@@ -61,10 +61,10 @@ def lease_by_wall_clock() -> Iterator[None]:
         self._beat = here()
         await real_beat(self, *rest)
 
-    async def look(self: Any, exec_id: str, *, called: bool = False) -> Verdict:
+    async def look(self: Any, exec_id: str, *, called: bool = False, glance: bool = False) -> Verdict:
         value = await self._kv.get(claim_key(exec_id))
         if value is None:
-            return await real_look(self, exec_id, called=called)
+            return await real_look(self, exec_id, called=called, glance=glance)
         return "lost" if here() - int(value.rpartition(b":")[2]) >= self.lease * 1e6 else "alive"
 
     with swapped(Claims, "take", take), swapped(Claims, "beat", beat), swapped(Leases, "look", look):
@@ -75,9 +75,9 @@ def lease_by_wall_clock() -> Iterator[None]:
 def living_worker_given_up() -> Iterator[None]:
     real = Leases.look
 
-    async def look(self: Any, exec_id: str, *, called: bool = False) -> Verdict:
+    async def look(self: Any, exec_id: str, *, called: bool = False, glance: bool = False) -> Verdict:
         lease, self.lease = self.lease, self.lease / 4
-        verdict = await real(self, exec_id, called=called)
+        verdict = await real(self, exec_id, called=called, glance=glance)
         self.lease = lease
         return verdict
 
@@ -185,8 +185,8 @@ def intent_not_revoked() -> Iterator[None]:
 def forgotten_taken_for_lost() -> Iterator[None]:
     real = Leases.look
 
-    async def look(self: Any, exec_id: str, *, called: bool = False) -> Verdict:
-        verdict = await real(self, exec_id, called=called)
+    async def look(self: Any, exec_id: str, *, called: bool = False, glance: bool = False) -> Verdict:
+        verdict = await real(self, exec_id, called=called, glance=glance)
         seen = self._seen[exec_id]
         if called and seen.absent is not None and self._well_at(seen.looked) - seen.absent >= self.lease / 2:
             return "lost"
