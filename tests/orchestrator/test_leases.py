@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tickwork.executor.claims import Claims
 from tickwork.model.claims import LEASE, claim_key, claim_value
 from tickwork.model.records import Event, Execution
 from tickwork.orchestrator.leases import Leases
+from tickwork.ports import BusMessage
 from tickwork.testing.virtual import VirtualClock
 
 
@@ -93,6 +95,45 @@ def test_what_a_dead_worker_had_is_begun_again_within_a_lease_and_five_seconds(d
     graph = Graph("two").start(split).parallel(split, slow, step)
     graph.edge(step, again).edge(again, step).final(slow, again)
     play(graph.bind(), scene)
+
+
+def test_a_permit_that_comes_when_the_worker_was_given_up_is_not_used() -> None:
+    calls: list[str] = []
+    held: list[tuple[str, Sequence[BusMessage]]] = []
+
+    @task(effect="at_most_once")
+    async def pay() -> str:
+        calls.append("paid")
+        return "paid"
+
+    async def scene(at: Site) -> None:
+        publish = at.bus.publish
+
+        async def hold_receipts(topic: str, batch: Sequence[BusMessage]) -> None:
+            if topic.startswith("receipts"):
+                held.append((topic, batch))
+            else:
+                await publish(topic, batch)
+
+        frozen, _ = await at.worker()
+        at.bus.publish = hold_receipts  # type: ignore[method-assign]  # a receipt that is long on its way
+        lifetime = await at.service.start("pay")
+        await at.clock.sleep(1)
+        frozen.alive.clear()
+        while (await at.service.get(lifetime.lifetime_id)).status != "WAITING":
+            await at.clock.sleep(1)
+        frozen.alive.set()
+        at.bus.publish = publish  # type: ignore[method-assign]  # it arrives
+        for topic, batch in held:
+            await publish(topic, batch)
+        await at.clock.sleep(LEASE)
+        assert held
+        assert not calls
+        await at.service.reconcile(lifetime.lifetime_id, retry=True)
+        await at.service.wait(lifetime.lifetime_id)
+        assert calls == ["paid"]
+
+    play(Graph("pay").start(pay).final(pay).bind(), scene)
 
 
 def test_long_work_of_a_living_worker_is_left_alone_also_when_the_store_of_claims_forgets() -> None:

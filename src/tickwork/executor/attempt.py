@@ -49,6 +49,7 @@ class Attempt(Channel):
         "beat_details",
         "bound",
         "cancelled",
+        "claimed",
         "ctx",
         "deliveries",
         "done",
@@ -77,6 +78,8 @@ class Attempt(Channel):
         """How intents and receipts name it: its worker, and which of its attempts it is."""
         self.ctx = Context(message, bound.graph, bound.node, self)
         self.cancelled = False
+        self.claimed = 0.0
+        """When (monotonic) its claim was last written: so long ago at most did a watcher see its worker live."""
         self.started_at = 0
         self.last_beat = 0.0
         self.beat_details: Any = None

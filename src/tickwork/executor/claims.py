@@ -41,6 +41,7 @@ class Claims:
 
     def __init__(self, kv: KVStore, clock: Clock, worker: str, lease: float) -> None:
         self._kv, self._clock, self._worker = kv, clock, worker
+        self.lease = lease
         self.interval = lease / BEATS
         """Seconds between two beats."""
         self._ttl = lease * KEPT
@@ -73,8 +74,9 @@ class Claims:
         except StorageError:
             return  # it ends by itself
 
-    async def beat(self, held: Container[str], work_ids: Sequence[str]) -> None:
-        """Says that this worker lives, for all of `work_ids` that it still has in `held` when their turn comes.
+    async def beat(self, held: Container[str], work_ids: Sequence[str]) -> Sequence[str]:
+        """Says that this worker lives, for all of `work_ids` that it still has in `held` when their turn comes. Returns
+        those for which the store did not take it.
 
         One that the store refuses is put again soon: a single answer that is lost must not cost a third of a lease.
         """
@@ -85,7 +87,8 @@ class Claims:
                 await self._clock.sleep(AGAIN * self.interval * tried)
             work_ids = await self._renew(held, work_ids)
             if not work_ids:
-                return
+                break
+        return work_ids
 
     async def _renew(self, held: Container[str], work_ids: Sequence[str]) -> list[str]:
         """Puts these claims anew; returns those that the store did not take."""

@@ -199,11 +199,12 @@ class Executor:
 
     async def _received(self, subscription: Subscription, free: int) -> list[Delivery]:
         if not self._draining:
-            self._receiving = asyncio.current_task()
+            self._receiving = task = asyncio.current_task()
             try:
                 return await subscription.receive(min(free, BATCH))
             except asyncio.CancelledError:
-                if not self._draining:
+                # The drain cancels the waiting alone; who ends the executor in the same moment cancels a second time.
+                if not self._draining or task is None or task.uncancel():
                     raise
             finally:
                 self._receiving = None
@@ -257,6 +258,7 @@ class Executor:
         """Begins an attempt, unless another worker has it."""
         message = attempt.message
         work_id = message.work_id
+        attempt.claimed = self._clock.monotonic()
         taken = await self._claims.take(work_id)
         del self._claiming[work_id]
         if not taken:
@@ -330,9 +332,15 @@ class Executor:
         """Says that this worker lives, and asks again for receipts that did not come."""
         while True:
             await self._clock.sleep(self._claims.interval)
-            await self._claims.beat(self._attempts, list(self._attempts))
-            for entry_id in [known for known, attempt in self._asking.items() if attempt.done]:
-                del self._asking[entry_id]
+            begun = self._clock.monotonic()
+            for entry_id, attempt in list(self._asking.items()):
+                if attempt.done or self._silent(attempt):
+                    self._refuse(entry_id, attempt)
+            held = list(self._attempts.values())
+            refused = frozenset(await self._claims.beat(self._attempts, [each.message.work_id for each in held]))
+            for attempt in held:
+                if attempt.message.work_id not in refused:
+                    attempt.claimed = begun
             self.counts["repeated_intents"] += len(self._asking)
             self._permits += self._asking.values()
             self._wake.set()
@@ -346,13 +354,21 @@ class Executor:
         self._wake.set()
 
     def _permit(self, attempt: Attempt, receipt: Receipt) -> None:
-        del self._asking[receipt.entry_id]
-        if attempt.done:
-            return
-        if receipt.accepted:
+        if receipt.accepted and not attempt.done and not self._silent(attempt):
+            del self._asking[receipt.entry_id]
             self._lanes.permitted(attempt)
         else:
-            # Another worker was first, or the attempt was given up: what becomes of it is not for this one to say.
+            self._refuse(receipt.entry_id, attempt)
+
+    def _silent(self, attempt: Attempt) -> bool:
+        """Whether its claim was not renewed for a lease, so that it may have been given up: this process was frozen, or
+        the store of claims did not answer. Somebody may have found out by now that the call was not made."""
+        return self._clock.monotonic() - attempt.claimed >= self._claims.lease
+
+    def _refuse(self, entry_id: str, attempt: Attempt) -> None:
+        """Another worker was first, or the attempt was given up: what becomes of it is not for this one to say."""
+        del self._asking[entry_id]
+        if not attempt.done:
             self.give_back(attempt)
 
     def give_back(self, attempt: Attempt) -> None:
