@@ -4,6 +4,7 @@
     tickwork_tokens_used_total{tenant,...}   what executions used since the first record, from the ledger
     tickwork_budget_spent{tenant,policy,...} every budget of a tenant, with what is reserved and its limit
     tickwork_verdicts_total{action,...}      verdicts that this process recorded
+    tickwork_up{server}                      whether each server answered just now, and what its adapter counts of it
 
 A metric never has more than MAX_SERIES series and none is named after a lifetime: the tenants, graphs and models that
 come too late are counted together as `other`. TICKWORK_METRICS=HOST:PORT serves them at http://HOST:PORT/metrics.
@@ -11,12 +12,15 @@ come too late are counted together as `other`. TICKWORK_METRICS=HOST:PORT serves
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from tickwork import __version__
+from tickwork.adapters.meters import Meters
+from tickwork.errors import TickworkError
 from tickwork.model.records import Event
 from tickwork.model.spending import CUSTOM_SCALE, UsageQuery, UsageRow
 from tickwork.model.tallies import COLUMNS
@@ -24,11 +28,13 @@ from tickwork.model.windows import MINUTE
 from tickwork.probes import OK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
     from tickwork.accounts import Accounts
+    from tickwork.adapters.meters import Histogram
+    from tickwork.model.lifetime import TimerRow
     from tickwork.model.messages import Committed
     from tickwork.ports import Clock
 
@@ -41,6 +47,9 @@ MAX_MODELS = 100
 OTHER = "other"
 SETTLED = 2
 """Minutes after which nothing is added to a minute any more."""
+
+ANSWER = 2.0
+"""Seconds in which a server answers that is up: a scrape has ten."""
 
 SIZES = ("queued", "moving", "idle", "held", "parked", "limit")
 """How the names of those end that go up and down; the others only grow."""
@@ -62,14 +71,52 @@ USED: tuple[tuple[str, str, int, str], ...] = (
 """What is told of usage: the column, the metric, the kept units of one unit, and what it is."""
 
 
+class Spread(msgspec.Struct):
+    """One series of a histogram."""
+
+    key: Key
+    buckets: list[tuple[str, int]]
+    """Upper bounds, with how many were no greater; the last one, `+Inf`, has all."""
+    sum: float
+
+
 class Family(msgspec.Struct):
-    """One metric: its series by the values of its labels."""
+    """One metric: its series by the values of its labels; those of a histogram are its spreads."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     about: str
     labels: Key = ()
     series: list[tuple[Key, float]] = []
+    spreads: list[Spread] = []
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """An adapter that can ask its server whether it is there."""
+
+    async def ping(self) -> object:
+        """Raises StorageError when the server does not answer."""
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A store, as far as its timers are asked for."""
+
+    async def due_timers(self, ahead: int = 0, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        """Timers that are due, earliest first."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An adapter that counts its own work."""
+
+    @property
+    def meters(self) -> Meters:
+        """Its numbers."""
+        ...
 
 
 class Bounded:
@@ -141,13 +188,17 @@ class Used:
 class Measurements:
     """All metrics of one process. `measure` gives its counters and sizes; without it there are none.
 
-    `usage`: tell usage and budgets too. Of many processes on one store those need to be told by few.
+    `usage`: tell usage, budgets and timers too. Of many processes on one store those need to be told by few.
     """
 
     usage = True
 
+    servers: Mapping[str, object] = {}
+    """The adapters of this process, by what they are: bus, state, blob, kv."""
+
     def __init__(self, accounts: Accounts, clock: Clock, measure: Callable[[], dict[str, float]] | None = None) -> None:
         self._accounts = accounts
+        self._clock = clock
         self._measure = measure
         self._used = Used(accounts, clock)
         self._verdicts = Bounded()
@@ -168,14 +219,28 @@ class Measurements:
             counted = [(key, float(amounts[0])) for key, amounts in self._verdicts.sums.items()]
             labels = ("tenant", "policy", "action", "shadow")
             found.append(Family("tickwork_verdicts", "counter", "Verdicts recorded by this process", labels, counted))
-        if self.usage:
+        up = await answering(self.servers)
+        found += of_servers(self.servers, up)
+        if self.usage and up.get("state", True):  # without the store the rest is told all the same
             found += await self._used.families()
             found += await self._budgets()
+            found.append(await self._timers())
         return found
 
     async def page(self) -> tuple[str, bytes]:
         """What is answered at /metrics."""
         return OK, exposition(await self.measurements())
+
+    async def _timers(self) -> Family:
+        """By this process's clock, which is near enough for seconds."""
+        store = self.servers.get("state")
+        series: list[tuple[Key, float]] = []
+        if isinstance(store, Timed):
+            due, _ = await store.due_timers(limit=1)
+            late = max(self._clock.now() - due[0].due, 0) / 1e6 if due else 0.0
+            series.append(((), late))
+        about = "Seconds that the earliest timer is overdue which has not fired"
+        return Family("tickwork_timers_late_seconds", "gauge", about, (), series)
 
     async def _budgets(self) -> list[Family]:
         labels = ("tenant", "policy", "graph", "aggregate")
@@ -208,6 +273,49 @@ def _of_component(name: str, value: float) -> Family:
     return Family(f"tickwork_{name}", "gauge" if size else "counter", about, (), [((), value)])
 
 
+async def answering(servers: Mapping[str, object]) -> dict[str, bool]:
+    """Whether each server answers within ANSWER, as far as it can be asked: what lies in the process cannot."""
+
+    async def answers(adapter: Asked) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER):
+                await adapter.ping()
+        except (TickworkError, TimeoutError):
+            return False
+        return True
+
+    asked = {name: adapter for name, adapter in servers.items() if isinstance(adapter, Asked)}
+    return dict(zip(asked, await asyncio.gather(*map(answers, asked.values())), strict=True))
+
+
+def of_servers(servers: Mapping[str, object], up: Mapping[str, bool]) -> list[Family]:
+    """What is told of each server: whether it is up, tries, and what else its adapter counts."""
+    retries = Family(
+        "tickwork_retries", "counter", "What was tried again at a server, by the reason", ("server", "reason")
+    )
+    about = "Whether this server answered this process just now"
+    found = [Family("tickwork_up", "gauge", about, ("server",), [((name,), float(up[name])) for name in up]), retries]
+    for server, adapter in servers.items():
+        if not isinstance(adapter, Metered):
+            continue
+        meters = adapter.meters
+        retries.series += [((server, reason), float(count)) for reason, count in meters.retries.items()]
+        for gauge in meters.gauges:
+            name = f"tickwork_{server}_{gauge.name}"
+            found.append(Family(name, "gauge", gauge.about, gauge.labels, list(gauge.read().items())))
+        found += [_of_histogram(server, histogram) for histogram in meters.histograms]
+    return found
+
+
+def _of_histogram(server: str, histogram: Histogram) -> Family:
+    buckets, all_of_it = [], 0
+    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+        all_of_it += count
+        buckets.append((bound, all_of_it))
+    name, spread = f"tickwork_{server}_{histogram.name}", Spread((), buckets, histogram.sum)
+    return Family(name, "histogram", histogram.about, (), [], [spread])
+
+
 def _copy(bounded: Bounded) -> Bounded:
     made = Bounded()
     made.sums = dict(bounded.sums)
@@ -233,9 +341,15 @@ class _Told:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         for family in self._families:
+            if family.kind == "histogram":
+                told = HistogramMetricFamily(family.name, family.about, labels=family.labels)
+                for spread in family.spreads:
+                    told.add_metric(spread.key, spread.buckets, spread.sum)
+                yield told
+                continue
             made = (CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily)(
                 family.name, family.about, labels=family.labels
             )

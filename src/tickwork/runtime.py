@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tickwork.accounts import Accounts
+from tickwork.adapters.patience import Patience
 from tickwork.clock import RandomIds, SystemClock
 from tickwork.errors import TickworkError, UsageError
 from tickwork.executor.registry import Registry
@@ -87,7 +88,8 @@ class Runtime:
     started or carried on here. `lease`: seconds of silence after which a worker is given up. `max_moving`: lifetimes
     that move at the same time; above it new starts are refused (`Overloaded`), and what runs goes on. `guarded`: it
     does not start with policies that cannot be enforced; without it they are only named in the log, so that they can
-    be mended. `pool`: the group of executors that this one belongs to (see Executor).
+    be mended. `pool`: the group of executors that this one belongs to (see Executor). `waits`: while a server is away
+    that processes share, it waits for it instead of failing to start.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Runtime:
         lease: float = LEASE,
         max_moving: int = MAX_MOVING,
         guarded: bool = True,
+        waits: bool = False,
     ) -> None:
         self.profile = profile
         self.clock: Clock = clock or SystemClock()
@@ -125,19 +128,25 @@ class Runtime:
         self._sweeper: Sweeper | None = None
         self._standing = STARTING
         """Why it takes no work; empty: it does."""
+        self._patience = Patience(self.clock, waits=waits and self._shared)
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
+        await self._patience.surely(self._start_or_close)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def _start_or_close(self) -> None:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            self._loops.clear()
+            self._failed = None
+            raise
 
     async def _start(self) -> None:
         self._failed = asyncio.get_running_loop().create_future()
@@ -153,9 +162,11 @@ class Runtime:
         kv = self.profile.open_kv(self.clock)
         # Whoever only reads needs neither messages nor claims: records are there when the broker is not.
         for adapter in (self.store, blobs) if self._readonly else (self.store, blobs, bus, kv):
-            await adapter.start()
+            await self._patience.surely(adapter.start)
             self._stack.push_async_callback(adapter.stop)
         await self._use_cases(bus, blobs)
+        opened = {"state": self.store, "blob": blobs}
+        self.measurements.servers = opened if self._readonly else opened | {"bus": bus, "kv": kv}
         if not self._readonly:
             await self._planes(bus, blobs, kv, predecessors)
             await self._doors()
@@ -309,7 +320,9 @@ class Runtime:
 
         Raises GraphConflict when its name@version is registered with another content.
         """
-        stored = await self.service.register(bound.graph, tenant=tenant, source=bound.source)
+        stored = await self._patience.surely(
+            lambda: self.service.register(bound.graph, tenant=tenant, source=bound.source)
+        )
         self.registry.bind(bound)
         if self._recover and not self._shared and self._sweeper is not None:
             taken = await self._sweeper.recover(tenant, stored.digest)
@@ -353,6 +366,8 @@ class Runtime:
         return OK, b"It lives.\n"
 
     async def _ready(self) -> tuple[str, bytes]:
+        if self._patience.reason:
+            return UNAVAILABLE, f"Not ready: {self._patience.reason}\n".encode()
         if self._standing:
             return UNAVAILABLE, f"Not ready: {self._standing}.\n".encode()
         try:

@@ -8,18 +8,24 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cli.cloud import cloud
 from tests.cli.process import Cli
 from tickwork import Context, Graph, task
-from tickwork.errors import UsageError
-from tickwork.metrics import MAX_MODELS, MAX_SERIES, Bounded, Family, Used, exposition
+from tickwork.adapters.meters import SECONDS, Meters
+from tickwork.errors import StorageError, UsageError
+from tickwork.metrics import MAX_MODELS, MAX_SERIES, Bounded, Family, Used, exposition, families_of
+from tickwork.model.lifetime import TimerRow
 from tickwork.model.policy import Policy, PolicyDocument
 from tickwork.model.spending import UsageQuery, UsageRow
 from tickwork.probes import address
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
+
+__all__ = ["cloud"]
 
 
 @task
@@ -130,6 +136,113 @@ def test_names_cannot_break_out_of_their_quotes() -> None:
     family = Family("tickwork_x", "counter", "a\nb", ("tenant",), [((evil,), 1)])
     (read_back,) = text_string_to_metric_families(exposition([family]).decode())
     assert [sample.labels for sample in read_back.samples] == [{"tenant": evil}]
+
+
+class Answering:
+    """A server that is there, and an adapter that counts."""
+
+    def __init__(self) -> None:
+        self.meters = Meters(("conflict",))
+        self.busy = 3.0
+        self.meters.gauge("connections", "Connections", ("use",), lambda: {("busy",): self.busy})
+        self.took = self.meters.histogram("commit_seconds", "Time of a commit", SECONDS)
+
+    async def ping(self) -> dict[str, str]:
+        return {}
+
+
+class Gone:
+    """One that is not, and says so, or never answers."""
+
+    def __init__(self, *, says: bool) -> None:
+        self.says = says
+
+    async def ping(self) -> None:
+        if self.says:
+            raise StorageError("nobody is there")
+        await asyncio.Event().wait()
+
+
+async def test_of_every_server_it_is_told_whether_it_is_up_and_what_its_adapter_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tickwork.metrics.ANSWER", 0.01)
+    adapter = Answering()
+    adapter.meters.retried("conflict")
+    adapter.meters.retried("something new")
+    for seconds in (0.0004, 0.001, 0.3, 400.0):
+        adapter.took.observe(seconds)
+    async with Runtime(Profile.test()) as runtime:
+        runtime.measurements.servers = {
+            "state": Answering(), "bus": Gone(says=True), "kv": Gone(says=False), "blob": adapter, "memory": object(),
+        }  # fmt: skip
+        families = await runtime.measurements.measurements()
+        told = read(exposition(families).decode())
+    up = {dict(key)["server"]: value for key, value in told["tickwork_up"].items()}
+    assert up == {"state": 1, "bus": 0, "kv": 0, "blob": 1}
+    retries = {key: value for key, value in told["tickwork_retries_total"].items() if ("server", "blob") in key}
+    assert retries == {(("reason", reason), ("server", "blob")): 1 for reason in ("conflict", "other")}
+    assert told["tickwork_blob_connections"][("use", "busy"),] == 3
+    buckets = told["tickwork_blob_commit_seconds_bucket"]
+    assert [buckets[("le", le),] for le in ("0.001", "0.25", "0.5", "30.0", "+Inf")] == [2, 2, 3, 3, 4]
+    assert told["tickwork_blob_commit_seconds_count"][()] == 4
+    assert told["tickwork_blob_commit_seconds_sum"][()] == pytest.approx(400.3014)
+    assert exposition(families_of(msgspec.to_builtins(families))) == exposition(families), "another process may tell it"
+
+
+async def test_a_store_that_is_away_hides_nothing_but_itself() -> None:
+    async with Runtime(Profile.test()) as runtime:
+        runtime.measurements.servers = {"state": Gone(says=True)}
+        told = read(exposition(await runtime.measurements.measurements()).decode())
+    assert told["tickwork_up"][("server", "state"),] == 0
+    assert told["tickwork_data_plane_recorded_total"][()] == 0
+    assert "tickwork_timers_late_seconds" not in told
+
+
+class Late:
+    """A store with a timer that should have fired nine seconds ago."""
+
+    def __init__(self, now: int) -> None:
+        self.due = now - 9_000_000
+
+    async def ping(self) -> None:
+        pass
+
+    async def due_timers(self, ahead: int = 0, limit: int = 1000) -> tuple[list[TimerRow], int | None]:
+        return [TimerRow("t", "l", "timer", self.due)][: limit - ahead], None
+
+
+async def test_how_late_the_earliest_timer_is() -> None:
+    async with Runtime(Profile.test()) as runtime:
+        runtime.measurements.servers = {"state": Late(runtime.clock.now())}
+        told = read(exposition(await runtime.measurements.measurements()).decode())
+        runtime.measurements.servers = {"state": runtime.store}
+        calm = read(exposition(await runtime.measurements.measurements()).decode())
+    assert 9 <= told["tickwork_timers_late_seconds"][()] < 60
+    assert calm["tickwork_timers_late_seconds"][()] == 0
+
+
+@pytest.mark.servers
+async def test_the_real_adapters_are_up_and_tell_their_numbers(cloud: dict[str, str]) -> None:
+    profile = Profile.cloud({name: value for name, value in cloud.items() if name.endswith("_URL")})
+    async with Runtime(profile) as runtime:
+        blobs, kv = profile.open_blobs(runtime.clock), profile.open_kv(runtime.clock)
+        await blobs.put("default", b"payload")
+        await kv.put("key", b"value", 1.0)
+        await ran(runtime)
+        runtime.measurements.servers = {"state": runtime.store, "blob": blobs, "kv": kv}
+        told = read(exposition(await runtime.measurements.measurements()).decode())
+        await blobs.stop()
+        await kv.stop()
+    up = {dict(key)["server"]: value for key, value in told["tickwork_up"].items()}
+    assert up == {"state": 1, "blob": 1, "kv": 1}
+    assert told["tickwork_state_commit_seconds_count"][()] > 0
+    assert told["tickwork_state_commit_entries_sum"][()] >= 3
+    assert told["tickwork_state_append_seconds_count"][()] >= told["tickwork_state_commit_seconds_count"][()]
+    assert told["tickwork_state_connections_limit"][("pool", "reads"),] == 8
+    assert told["tickwork_kv_answer_seconds_count"][()] == 2
+    assert told["tickwork_blob_put_seconds_count"][()] == 1
+    assert {dict(key)["server"] for key in told["tickwork_retries_total"]} == {"state", "blob", "kv"}
 
 
 @pytest.mark.parametrize(

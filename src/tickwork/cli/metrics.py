@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tickwork.cli import output
 from tickwork.cli.options import HERE, Json, Place
@@ -25,10 +25,7 @@ def metrics(*, json: Json = False, place: Place = HERE) -> int:
                     "name": family.name,
                     "type": family.kind,
                     "help": family.about,
-                    "series": [
-                        {"labels": dict(zip(family.labels, key, strict=True)), "value": value}
-                        for key, value in family.series
-                    ],
+                    "series": _series(family),
                 }
                 for family in found
             ]
@@ -38,6 +35,22 @@ def metrics(*, json: Json = False, place: Place = HERE) -> int:
 
     output.emit_text(exposition(found).decode())
     return 0
+
+
+def _series(family: Family) -> list[dict[str, Any]]:
+    def named(key: tuple[str, ...]) -> dict[str, str]:
+        return dict(zip(family.labels, key, strict=True))
+
+    spreads = [
+        {
+            "labels": named(spread.key),
+            "buckets": dict(spread.buckets),
+            "sum": spread.sum,
+            "count": spread.buckets[-1][1],
+        }
+        for spread in family.spreads
+    ]
+    return [*({"labels": named(key), "value": value} for key, value in family.series), *spreads]
 
 
 def _families(place: Place) -> list[Family]:

@@ -3,7 +3,8 @@
 On the cloud profile any number of these share the work, each with some or all of the roles; they find each other by
 nothing but the bus and the database. SIGTERM (or Ctrl-C) drains: nothing new is taken, what runs may end, and others go
 on with the rest. A second one, or the end of `--drain`, ends it at once; what ran then is taken up when its leases run
-out.
+out. While a server is away it waits for it, and what it waits for stands at /readyz: the probes are there before all
+else.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def serve(
         )
     bound = [load(graph) for graph in graphs]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    runtime = Runtime(profile, roles=chosen, lease=lease, concurrency=concurrency, threads=threads, pool=_pool_of(pool))
+    runtime = Runtime(
+        profile, roles=chosen, lease=lease, concurrency=concurrency, threads=threads, pool=_pool_of(pool), waits=True
+    )
     return asyncio.run(_serve(runtime, bound, place.tenant, listen, drain))
 
 
@@ -113,14 +116,15 @@ async def _serve(runtime: Runtime, graphs: list[BoundGraph], tenant: str, listen
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
-    asked = 0
+    asked, ready = 0, False
 
     def stop(name: str) -> None:
         nonlocal asked
         asked += 1
-        log.info("%s: %s", name, "it drains" if asked == 1 else "it ends at once")
+        drains = asked == 1 and ready
+        log.info("%s: %s", name, "it drains" if drains else "it ends at once")
         told.set()
-        if asked > 1 and main is not None:
+        if not drains and main is not None:
             main.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,12 +139,13 @@ async def _serve(runtime: Runtime, graphs: list[BoundGraph], tenant: str, listen
                 stored = await runtime.bind(graph, tenant=tenant)
                 log.info("serves %s@%s (%s)", stored.name, stored.version, stored.digest[:19])
             runtime.all_bound()
+            ready = True
             log.info("ready as %s on the profile %s", ", ".join(sorted(runtime.roles)), runtime.profile.name)
             await runtime.guard(told.wait())
             await runtime.drain(drain)
             drained = True
     except asyncio.CancelledError:
-        if asked < 2:
+        if not told.is_set():
             raise
     finally:
         await probes.stop()

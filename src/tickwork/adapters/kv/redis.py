@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from tickwork.adapters.meters import SECONDS, Meters
 from tickwork.errors import MissingExtra, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -185,6 +186,9 @@ class RedisKV:
         self._sender: asyncio.Task[None] | None = None
         """Runs as long as there are any."""
         self._stopped = False
+        self.meters = Meters(("gone",))
+        """What it counts of its own work. Nothing is sent twice here: `gone` is a look for a Redis that is gone."""
+        self._round_trip = self.meters.histogram("answer_seconds", "Time until what went out was answered", SECONDS)
 
     @property
     def reachable(self) -> bool:
@@ -233,6 +237,10 @@ class RedisKV:
         """Removes it; fine when it is not there."""
         await self._ask("DEL", self._address.prefix + key)
 
+    async def ping(self) -> None:
+        """StorageError unless Redis answers; at once while it is known to be gone."""
+        await self._ask("PING")
+
     async def _ask(self, *command: Any) -> Any:
         """Has a command sent, and returns its answer. StorageError: at once while Redis is known to be gone."""
         if self._stopped:
@@ -276,12 +284,14 @@ class RedisKV:
         pipeline = self._redis.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
+        begun = self._clock.monotonic()
         try:
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
             if not _answered(error):
                 self._lost(error)  # what waits behind these is not sent, each to wait as long
             return [error] * len(commands)
+        self._round_trip.observe(self._clock.monotonic() - begun)
         return answers
 
     def _stop_error(self) -> StorageError:
@@ -308,6 +318,7 @@ class RedisKV:
         while True:
             await self._clock.sleep(wait)
             wait = min(2 * wait, longest)
+            self.meters.retried("gone")
             try:
                 await self._redis.connection_pool.disconnect(
                     inuse_connections=False

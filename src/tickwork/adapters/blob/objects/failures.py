@@ -34,6 +34,23 @@ def is_final(error: BaseException) -> bool:
     return found is not None and found["status"].startswith("4") and not found["status"].startswith(PASSING)
 
 
+REASONS = ("exists", "damaged", "throttled", "server", "timeout", "connection")
+"""Why a put or get is begun again, for those who count; the client's own tries inside are not seen."""
+
+
+def why(error: BaseException) -> str:
+    """One of REASONS for an error after which another try is made."""
+    text = str(error)
+    found = _STATUS.search(text)
+    if type(error).__name__ == "AlreadyExistsError" or (found and found["status"][:3] in ("409", "412")):
+        return "exists"
+    if (found and found["status"][:3] in ("429", "503")) or server_code(error) == "SlowDown":
+        return "throttled"
+    if found:
+        return "server"
+    return "timeout" if isinstance(error, TimeoutError) or "Timeout" in text else "connection"
+
+
 class Refusals:
     """Makes the errors of one object store. `secrets`: what must not stand in any of them."""
 

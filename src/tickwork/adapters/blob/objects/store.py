@@ -18,7 +18,8 @@ import re
 from typing import TYPE_CHECKING
 
 from tickwork.adapters.blob.objects.address import connect, read_address
-from tickwork.adapters.blob.objects.failures import Refusals, is_final, server_code
+from tickwork.adapters.blob.objects.failures import REASONS, Refusals, is_final, server_code, why
+from tickwork.adapters.meters import SECONDS, Meters
 from tickwork.errors import NotFound, StorageError, StoreCorrupt, UsageError
 from tickwork.model.ids import TENANT
 
@@ -61,6 +62,10 @@ class ObjectBlobs:
         self._where = address.where
         self._refusals = Refusals(address.where, address.secrets)
         self._client = connect(address)
+        self.meters = Meters(REASONS)
+        """What it counts of its own work."""
+        self._puts = self.meters.histogram("put_seconds", "Time until a payload was stored", SECONDS)
+        self._gets = self.meters.histogram("get_seconds", "Time until a payload was read", SECONDS)
 
     async def start(self) -> None:
         """Proves that the bucket is there and that these credentials may write to it and read from it."""
@@ -80,13 +85,24 @@ class ObjectBlobs:
         """Lets the client's threads finish. Connections close by themselves."""
         await self._clock.sleep(SETTLE)
 
+    async def ping(self) -> None:
+        """Asks for one object. StorageError unless the store answers."""
+        from obstore.exceptions import BaseError
+
+        try:
+            await self._size(self._prefix + CHECK)
+        except (BaseError, OSError) as error:
+            raise self._refusals.refused("Asking the blob store", error) from None
+
     async def put(self, tenant_id: str, data: bytes) -> tuple[str, str]:
         """Stores `data` durably unless it is there already: (uri, SHA-256)."""
         _check_tenant(tenant_id)
         inline = len(data) <= INLINE_BYTES
         digest = _sha256(data) if inline else await asyncio.to_thread(_sha256, data)
         uri = f"blob://{tenant_id}/{digest}"
+        begun = self._clock.monotonic()
         await self._put(self._path(tenant_id, digest), uri, data)
+        self._puts.observe(self._clock.monotonic() - begun)
         return uri, digest
 
     async def get(self, tenant_id: str, uri: str, sha256: str | None = None) -> bytes:
@@ -102,9 +118,12 @@ class ObjectBlobs:
             raise StoreCorrupt(f"{uri} was expected to have the SHA-256 {sha256}; its record and its name disagree")
         path = self._path(tenant_id, digest)
         for _ in range(2):
+            begun = self._clock.monotonic()
             data, found = await self._get(path, uri)
             if found == digest:
+                self._gets.observe(self._clock.monotonic() - begun)
                 return data
+            self.meters.retried("damaged")
         raise StoreCorrupt(
             f"The object {path} in {self._where} is not what was written as {uri}: its SHA-256 differs. It was changed "
             "from outside; restore an earlier version of it, or a backup."
@@ -120,6 +139,8 @@ class ObjectBlobs:
         failure: Exception | None = None
         try:
             for number in range(TRIES):
+                if failure is not None:
+                    self.meters.retried(why(failure))
                 size = await self._size(path) if number or large else None
                 if size == len(data):
                     return
@@ -174,6 +195,7 @@ class ObjectBlobs:
             except (BaseError, OSError) as error:
                 if last or is_final(error):
                     raise self._refusals.refused(f"Reading {uri}", error) from None
+                self.meters.retried(why(error))
         raise StorageError(f"Reading {uri} was never begun")  # only if TRIES were less than 1
 
 

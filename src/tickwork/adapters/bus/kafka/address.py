@@ -84,6 +84,8 @@ class Address:
         self.prefix = f"{path}." if path else ""
         self.options = _options(query, login, environment)
         self.label = self.brokers + (f" (prefix {path})" if path else "")
+        self.logger: Any = log
+        """Who is told what clients have to say."""
 
     def __repr__(self) -> str:
         return f"Address({self.label})"
@@ -94,7 +96,7 @@ class Address:
         settings: dict[str, Any] = {
             "bootstrap.servers": self.brokers,
             "client.id": options.client_id,
-            "logger": log,
+            "logger": self.logger,
             "socket.keepalive.enable": True,
             "socket.nagle.disable": True,
             "socket.timeout.ms": 6000,
@@ -130,10 +132,15 @@ class Address:
             "queue.buffering.max.kbytes": 65_536,
         }
 
-    def consumer(self, group: str) -> dict[str, Any]:
-        """Settings of a consumer: positions are committed by us alone, and what has none starts at its beginning."""
+    def consumer(self, group: str, place: str = "") -> dict[str, Any]:
+        """Settings of a consumer: positions are committed by us alone, and what has none starts at its beginning.
+
+        `place`: a name that no other member of the group has. Whoever joins under it again takes its own place at once,
+        where without one the group would wait until the session of the member that it was has run out.
+        """
         options = self.options
-        return self.client() | {
+        static = {"group.instance.id": place} if place else {}
+        settings = {
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -150,6 +157,7 @@ class Address:
             "queued.max.messages.kbytes": 16_384,
             "allow.auto.create.topics": False,
         }
+        return self.client() | settings | static
 
 
 def _broker(host: str) -> str:

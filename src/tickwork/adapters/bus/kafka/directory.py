@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 ANSWER: Final = 10.0
 """Seconds in which a broker answers an administrative request."""
 
+LEAST: Final = 2.0
+"""Seconds in which one answers that works."""
+
 LOOKS: Final = 20
 """How often the list is read again when a topic that was announced is not in it yet."""
 
@@ -43,6 +48,7 @@ class Directory:
 
     def __init__(self, address: Address, publisher: Publisher, clock: Clock) -> None:
         self._address, self._publisher, self._clock = address, publisher, clock
+        self.trouble = publisher.trouble
         self._admin = AdminClient(address.client())
         self._making: dict[str, asyncio.Future[None]] = {}
         self.topics: dict[str, int] = {}
@@ -50,14 +56,33 @@ class Directory:
         self.changed: list[Callable[[], None]] = []
         """Called, in the loop, when there are new topics."""
 
-    def connect(self) -> None:
-        """Lists the topics for the first time (blocks). StorageError when there is no broker."""
+    async def connect(self) -> None:
+        """Lists the topics for the first time. StorageError when there is no broker, or it refuses."""
+        loop = asyncio.get_running_loop()
+        listed: asyncio.Future[dict[str, int]] = loop.create_future()
+
+        def look() -> None:
+            try:
+                topics = self._listed(self._address.options.connect_timeout)
+            except KafkaException as error:
+                failure = error
+                tell(lambda: listed.set_exception(failure))
+            else:
+                tell(lambda: listed.set_result(topics))
+
+        def tell(what: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(lambda: None if listed.done() else what())
+
+        # A thread that nobody waits for: a process that is told to end meanwhile ends.
+        threading.Thread(target=look, name="tickwork-kafka-connect", daemon=True).start()
         try:
-            self.topics = self._listed(self._address.options.connect_timeout)
+            self.topics = await listed
         except KafkaException as error:
             last = self._publisher.last_error
-            more = f" The client's last words: {last}" if last else ""
-            raise StorageError(f"{refused('connecting', self._address.label, error)}{more}") from None
+            more = f" The client's last words: {last.str()}" if last else ""
+            why = KafkaException(last) if last else error
+            raise StorageError(f"{refused('connecting', self._address.label, error)}{more}") from why
 
     def _listed(self, timeout: float) -> dict[str, int]:
         prefix, found = self._address.prefix, self._admin.list_topics(timeout=timeout)
@@ -66,6 +91,15 @@ class Directory:
             for name, topic in found.topics.items()
             if name.startswith(prefix) and topic.error is None and topic.partitions
         }
+
+    async def answers(self) -> bool:
+        """Whether brokers do. It lists the topics: asking them to describe themselves looks cheaper, but while a broker
+        starts librdkafka 2.16 aborts the process over its answer."""
+        try:
+            await asyncio.to_thread(self._listed, LEAST)
+        except KafkaException:
+            return False
+        return True
 
     async def refresh(self) -> None:
         """Lists the topics again, and tells who wants to know when there are new ones. StorageError."""

@@ -51,6 +51,22 @@ HOPELESS: Final = frozenset(
 )
 """Trying again does not mend it."""
 
+EXPELLED: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
+"""The group goes on without this member, and with its partitions."""
+
+_AWAY: Final = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+    }
+)
+"""No broker is there, or fewer than are needed: they may be starting."""
+
 HAS_MEMBERS: Final = frozenset(
     {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS}
 )
@@ -63,6 +79,20 @@ def cause(error: KafkaException | KafkaError) -> KafkaError:
         return error
     inner = error.args[0] if error.args else None
     return inner if isinstance(inner, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
+
+
+def passes(error: BaseException) -> bool:
+    """Whether brokers are away, or not ready, so that the same may succeed a little later."""
+    if not isinstance(error, KafkaException):
+        return False
+    inner = cause(error)
+    return inner.code() in _AWAY or (inner.retriable() and inner.code() not in HOPELESS)
+
+
+def is_fatal(error: KafkaException) -> bool:
+    """Whether the client that raised it can do nothing any more."""
+    inner = cause(error)
+    return inner.fatal() or inner.code() == KafkaError._FATAL
 
 
 def refused(what: str, label: str, error: KafkaException | KafkaError) -> StorageError:

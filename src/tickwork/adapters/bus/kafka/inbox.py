@@ -1,6 +1,10 @@
 """Between a consumer's thread and the event loop: messages that wait to be received, and how far each partition is.
 
 One lock, held for moments. The thread puts, takes partitions away and commits; the loop takes and acknowledges.
+
+A process that stood still for long (it was stopped, its machine slept) wakes up with messages that others have been
+given meanwhile, and does not know it. So nothing is handed out when the thread has not come by for `patience` seconds:
+everything is in doubt until it has asked the brokers whether it is a member still.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from tickwork.adapters.bus.kafka.progress import Progress
+    from tickwork.ports import Clock
 
 MESSAGES: Final = 2048
 """Messages that wait to be received; with more, or more bytes, no more are fetched until half of them are gone."""
@@ -25,12 +30,21 @@ BYTES: Final = 16 * 1024 * 1024
 PARTITIONS: Final = 65536
 """A delivery's offset is the message's, times this, and the partition."""
 
+PULSE: Final = 0.25
+"""Seconds after which the thread, while it waits here, says that it has not stood still."""
+
 
 class Inbox:
-    """What one subscription holds. `wake` is called, from the thread, when a receiver waits and there is something."""
+    """What one subscription holds. `wake` is called, from the thread, when a receiver waits and there is something.
 
-    def __init__(self, prefix: str, wake: Callable[[], None]) -> None:
-        self._prefix, self._wake = len(prefix), wake
+    `patience`: seconds without a sign of the thread after which what is held is in doubt.
+    """
+
+    def __init__(self, prefix: str, wake: Callable[[], None], clock: Clock, patience: float) -> None:
+        self._prefix, self._wake, self._clock, self._patience = len(prefix), wake, clock, patience
+        self._came_by = clock.monotonic()
+        self.doubted = False
+        """Whether it has to be asked if the partitions are ours still; nothing is handed out before."""
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Progress, int, Delivery]] = deque()
         self._bytes = 0
@@ -59,9 +73,30 @@ class Inbox:
                 self._waiting.append((progress, offset, delivery))
                 self._bytes += len(value)
             self._full = len(self._waiting) >= MESSAGES or self._bytes >= BYTES
-            if self.hungry and self._waiting:
-                self.hungry = False
-                self._wake()
+            self._feed()
+
+    def _feed(self) -> None:
+        if self.hungry and self._waiting and not self.doubted:
+            self.hungry = False
+            self._wake()
+
+    def come_by(self) -> bool:
+        """The thread says that it goes on; called at least every `patience` seconds. Whether all is in doubt."""
+        with self._changed:
+            return self._pulse()
+
+    def _pulse(self) -> bool:
+        now = self._clock.monotonic()
+        self.doubted = self.doubted or now - self._came_by > self._patience
+        self._came_by = now
+        return self.doubted
+
+    def trust(self) -> None:
+        """What is held is ours: it may be handed out again."""
+        with self._changed:
+            self.doubted = False
+            self._came_by = self._clock.monotonic()
+            self._feed()
 
     @property
     def full(self) -> bool:
@@ -93,7 +128,10 @@ class Inbox:
             kept = [item for item in self._waiting if not item[0].leaving]
             self._waiting = deque(kept)
             self._count()
-            self._changed.wait_for(lambda: self._closing or not any(p.in_hand for p in going), patience)
+            until = self._clock.monotonic() + patience
+            while (left := until - self._clock.monotonic()) > 0 and any(p.in_hand for p in going) and not self._closing:
+                self._changed.wait(min(left, PULSE))
+                self._pulse()
             return going
 
     def drop(self, parts: Iterable[Progress]) -> None:
@@ -133,7 +171,8 @@ class Inbox:
         with self._changed:
             waiting = self._waiting
             taken: list[Delivery] = []
-            while waiting and len(taken) < most:
+            self.doubted = self.doubted or self._clock.monotonic() - self._came_by > self._patience
+            while waiting and len(taken) < most and not self.doubted:
                 progress, offset, delivery = waiting.popleft()
                 progress.hand_out(offset)
                 self._bytes -= len(delivery.message.value)

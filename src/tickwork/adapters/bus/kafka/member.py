@@ -8,11 +8,20 @@ is published after a subscription stands can be missed, whoever is there to read
 
 When a partition goes to another member, what is in hand has `handover` seconds to be acknowledged. When the receiver is
 slow, partitions are paused and polling goes on, so slow work never looks like a dead member.
+
+A process that stood still for about a session does not know whether its partitions went to others meanwhile, and its
+client reads on as if they had not. It asks by committing where it stands, which brokers take from a member alone; until
+they have, nothing is handed out, and when they refuse, all that was fetched is thrown away.
+
+A member has a place in its group, by a name of its own (Kafka calls that a static member). When brokers were away for
+longer than its session it joins as somebody new, and takes its place at once. What it had sent before may come after
+that: brokers take it for a stranger's then, and let only a new client in (`_begin_anew`).
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import (
@@ -24,7 +33,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from tickwork.adapters.bus.kafka.failures import GONE, HAS_MEMBERS, HOPELESS, cause
+from tickwork.adapters.bus.kafka.failures import EXPELLED, GONE, HAS_MEMBERS, HOPELESS, cause, is_fatal
 from tickwork.adapters.bus.kafka.names import NEWS
 from tickwork.adapters.bus.kafka.progress import Progress
 
@@ -60,10 +69,17 @@ class Member:
     """Runs in a thread of its own. `group` empty: it reads every partition from now on and commits nothing."""
 
     def __init__(
-        self, address: Address, directory: Directory, patterns: Sequence[str], group: str, clock: Clock, inbox: Inbox
+        self,
+        address: Address,
+        directory: Directory,
+        patterns: Sequence[str],
+        group: str,
+        place: str,
+        clock: Clock,
+        inbox: Inbox,
     ) -> None:
         self._address, self._directory, self._patterns, self._clock = address, directory, patterns, clock
-        self._inbox, self._group = inbox, group
+        self._inbox, self._group, self._place = inbox, group, place
         self._news = address.prefix + NEWS
         self._topics: dict[str, int] = {}
         self._assigned = self._paused = False
@@ -72,8 +88,12 @@ class Member:
         self.renew = False
         """Set when there are new topics."""
         self.closing = False
+        self._consumer = self._client()
+
+    def _client(self) -> Consumer:
         settings: dict[str, Any] = {"on_commit": self._was_committed, "error_cb": self._note}
-        self._consumer = Consumer(address.consumer(address.prefix + (group or "watchers")) | settings)
+        group = self._address.prefix + (self._group or "watchers")
+        return Consumer(self._address.consumer(group, self._place) | settings)
 
     def run(self, opened: Callable[[], None]) -> None:
         """Lives until `closing`. Raises KafkaException when there is no use in going on."""
@@ -98,7 +118,8 @@ class Member:
                 break
             self._consumer.consume(1, POLL)  # what comes is not ours any more; the callbacks are what it is for
         if self._group:
-            self._unsubscribe()
+            with suppress(KafkaException):  # a client that may not go on may not leave either
+                self._unsubscribe()
         self._consumer.close()
 
     def _unsubscribe(self) -> None:
@@ -113,6 +134,15 @@ class Member:
                 log.warning("a member of %s could not give back its partitions; they are taken from it", self._group)
                 return
         self._consumer.consume(1, POLL)
+
+    def _begin_anew(self) -> None:
+        """Goes on with a new client, in the same place."""
+        log.info("a member of %s begins anew: the brokers took it for two", self._group)
+        self._inbox.drop(self._inbox.give_up(list(self._inbox.parts), 0.0))
+        self._consumer.close()  # it has nothing to give back: whoever is shut out has lost all
+        self._consumer = self._client()
+        self._paused = False
+        self._subscribe()
 
     # Finding its place
 
@@ -212,7 +242,7 @@ class Member:
         try:
             places = consumer.committed(partitions, timeout=ANSWER)
         except KafkaException as error:
-            log.warning("where %s stands is not known yet: %s", self._group, error)
+            self._directory.trouble.heard(f"where {self._group} stands is not known yet: {cause(error).str()}")
             return [TopicPartition(p.topic, p.partition, OFFSET_STORED) for p in partitions]
         for place in places:
             if place.error is not None:
@@ -239,11 +269,21 @@ class Member:
             self._inbox.not_committed(self._keys(failed))
 
     def _note(self, error: KafkaError) -> None:
-        log.info("Kafka at %s: %s", self._address.label, error)
+        self._directory.trouble.heard(error.str())
 
     # The daily round
 
     def _turn(self) -> None:
+        try:
+            self._round()
+        except KafkaException as error:
+            if not self._group or not is_fatal(error):
+                raise
+            self._begin_anew()
+
+    def _round(self) -> None:
+        if self._inbox.come_by():
+            self._prove()
         if self.renew:
             self._renewed()
         now = self._clock.monotonic()
@@ -263,6 +303,24 @@ class Member:
         if now - self._looked_at >= LAG:
             self._looked_at = now
             self._look()
+
+    def _prove(self) -> None:
+        """Asks whether the partitions are ours still. Without an answer all stays in doubt, and it is asked again."""
+        held = list(self._inbox.parts.values())
+        # A client that found out by itself has given up its name, and will say so soon.
+        expelled = bool(held) and not self._consumer.memberid()
+        if held and not expelled:
+            standing = self._offsets(self._inbox.standing(held))
+            failed = self._committed_now(standing) if standing else None
+            expelled = failed is not None and failed.code() in EXPELLED
+            if failed is not None and not expelled:
+                log.debug("%s does not know yet whether it is a member: %s", self._group, failed)
+                self._inbox.not_committed(self._keys(standing))
+                return
+        if expelled:
+            log.info("%s stood still, and its partitions went to others: what was fetched is dropped", self._group)
+            self._inbox.drop(self._inbox.give_up([(p.topic, p.partition) for p in held], 0.0))
+        self._inbox.trust()
 
     def _wait(self, now: float) -> None:
         """The receiver is slow: a little while nothing is done, then polling goes on without fetching."""
@@ -285,7 +343,7 @@ class Member:
             elif error.code() in GONE:
                 log.info("a topic that %s reads is gone: %s", self._group or "a watcher", error)
             else:
-                log.warning("Kafka at %s: %s", self._address.label, error)
+                self._directory.trouble.heard(error.str())
 
     def _commit_moved(self) -> None:
         """Commits what moved, and does not wait. What fails is stirred again, and comes with the next."""

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tickwork.adapters.bus.kafka.failures import GONE, cause, refused
 from tickwork.errors import StorageError
@@ -18,9 +18,10 @@ from tickwork.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import Message
 
     from tickwork.adapters.bus.kafka.address import Address
+    from tickwork.adapters.bus.kafka.trouble import Trouble
     from tickwork.ports import BusMessage
 
 POLL: Final = 0.2
@@ -66,8 +67,8 @@ class _Publish:
 class Publisher:
     """The producer of one bus."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, address: Address, trouble: Trouble) -> None:
+        self._address, self.trouble = address, trouble
         self.lost: Callable[[str], None] = lambda _: None
         """Told of a topic that turned out not to exist any more."""
         self._loop = asyncio.get_running_loop()
@@ -75,7 +76,7 @@ class Publisher:
         self._finished: list[_Publish] = []
         self._room: asyncio.Future[None] | None = None
         self._stopping = False
-        self.last_error = ""
+        self.last_error: KafkaError | None = None
         self.ends: dict[str, dict[int, int]] = {}
         """By topic (its name in Kafka) and partition: the offset after the last message that was published here."""
         self.client = Producer(address.producer() | {"error_cb": self._note})
@@ -83,7 +84,9 @@ class Publisher:
         self._thread.start()
 
     def _note(self, error: KafkaError) -> None:
-        self.last_error = error.str()
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's way to write a code; says less than the one before
+            self.last_error = error
+        self.trouble.heard(error.str())
 
     async def publish(self, topic: str, messages: Sequence[BusMessage]) -> None:
         """Returns once the brokers have all of them. StorageError."""

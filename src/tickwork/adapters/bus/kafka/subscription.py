@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 LEAVE: Final = 15.0
 """Seconds that closing waits for the consumer to leave its group; without a broker it cannot."""
 
+TRUST: Final = 0.75
+"""After standing still for this part of its session a member asks whether it is one still: a part, because the session
+began to run out with the last sign of life before that."""
+
 
 class KafkaSubscription:
     """One member of a group. One coroutine at a time may wait in `receive`."""
@@ -34,6 +39,7 @@ class KafkaSubscription:
         directory: Directory,
         patterns: Sequence[str],
         group: str,
+        place: str,
         clock: Clock,
         forget: Callable[[KafkaSubscription], None],
     ) -> None:
@@ -45,8 +51,10 @@ class KafkaSubscription:
         self._waiter: asyncio.Future[None] | None = None
         self._failure: StorageError | None = None
         self._closed = False
-        self._inbox = Inbox(address.prefix, lambda: self._tell(self._wake))
-        self._member = Member(address, directory, patterns, group, clock, self._inbox)
+        # A watcher reads all, and nobody else is given what it has.
+        patience = TRUST * address.options.session_timeout if group else math.inf
+        self._inbox = Inbox(address.prefix, lambda: self._tell(self._wake), clock, patience)
+        self._member = Member(address, directory, patterns, group, place, clock, self._inbox)
         self._thread = threading.Thread(target=self._run, name=f"tickwork-kafka-{group or 'watcher'}", daemon=True)
         directory.changed.append(self._renew)
         self._thread.start()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tickwork.adapters.state.postgres.batch import AppendUnit, Batch, CreateUnit, Head, Unsure
-from tickwork.adapters.state.postgres.connections import SYSTEM, Patience, Pool, told
+from tickwork.adapters.state.postgres.connections import SYSTEM, Patience, told
 from tickwork.adapters.state.postgres.failures import CommitUnknown, Failures, about_a_row
 from tickwork.adapters.state.postgres.rows import columns, lifetime_from, lifetime_row
 from tickwork.adapters.state.postgres.schema import statements
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from tickwork.adapters.state.postgres.address import Address
     from tickwork.adapters.state.postgres.batch import Key, Known, Unit
-    from tickwork.adapters.state.postgres.connections import Connection
+    from tickwork.adapters.state.postgres.connections import Connection, Pool
+    from tickwork.adapters.state.postgres.metering import StoreMeters
     from tickwork.ports import Clock
 
     Rows: TypeAlias = Sequence[tuple[Any, ...]]
@@ -39,12 +40,15 @@ NONE: frozenset[str] = frozenset()
 class Appending:
     """Writes units, one transaction at a time, on a connection of its own."""
 
-    def __init__(self, address: Address, clock: Clock, shard: int, now: Callable[[], int | None]) -> None:
+    def __init__(
+        self, address: Address, clock: Clock, meters: StoreMeters, line: Pool, shard: int, now: Callable[[], int | None]
+    ) -> None:
         self._address = address
         self._clock = clock
+        self._meters = meters
         self._shard = shard
         self._now = now
-        self._line = Pool(address, clock, 1)
+        self._line = line
         self._sql = statements()
         self.tracked = NONE
         """Labels of lifetimes by which their usage is kept apart."""
@@ -68,15 +72,17 @@ class Appending:
         await self._line.close()
 
     async def _write(self, units: Sequence[Unit]) -> None:
-        patience = Patience(self._address, self._clock)
+        patience = Patience(self._address, self._clock, self._meters.meters)
         careful = False
         meant: Batch | None = None
         while True:
             batch = Batch(units, self.tracked)
+            begun = self._clock.monotonic()
             try:
                 landed = await self._once(batch, careful=careful, meant=meant)
             except Unsure:
                 careful = True
+                self._meters.meters.retried("recorded_before")
             except CommitUnknown as error:
                 meant = batch if batch.entries else meant
                 await patience.after(error)
@@ -85,6 +91,7 @@ class Appending:
                     raise
                 await patience.after(error)
             else:
+                self._meters.committed(len(units), len(batch.entries), self._clock.monotonic() - begun)
                 (meant if landed and meant is not None else batch).answer()
                 return
 

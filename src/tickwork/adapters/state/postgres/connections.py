@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import asyncpg
 
-from tickwork.adapters.state.postgres.failures import CommitUnknown, Failures, lost, passes, storage_error
+from tickwork.adapters.state.postgres.failures import CommitUnknown, Failures, lost, passes, storage_error, why
 from tickwork.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from tickwork.adapters.meters import Meters
     from tickwork.adapters.state.postgres.address import Address
     from tickwork.ports import Clock
 
@@ -54,11 +55,12 @@ def place_of_this_process() -> int:
 
 
 class Patience:
-    """Decides about each failure of one call: sleeps before the next try, or raises StorageError."""
+    """Decides about each failure of one call: sleeps before the next try, which is counted, or raises StorageError."""
 
-    def __init__(self, address: Address, clock: Clock) -> None:
+    def __init__(self, address: Address, clock: Clock, meters: Meters | None = None) -> None:
         self._address = address
         self._clock = clock
+        self._meters = meters
         self._until = clock.monotonic() + address.options.patience
         self._tries = 0
 
@@ -66,6 +68,8 @@ class Patience:
         """Returns when it is time to try again."""
         if not passes(error) or self._clock.monotonic() >= self._until:
             raise told(self._address, error) from error
+        if self._meters is not None:
+            self._meters.retried(why(error))
         pause = min(FIRST_PAUSE * 2**self._tries, LONGEST_PAUSE)
         self._tries += 1
         await self._clock.sleep(pause * (0.5 + 0.5 * ((place_of_this_process() + self._tries) * GOLDEN % 1)))
@@ -83,9 +87,13 @@ def told(address: Address, error: BaseException) -> StorageError:
 class Pool:
     """Up to `size` connections to one database; the one that was used last is used next. Belongs to one event loop."""
 
-    def __init__(self, address: Address, clock: Clock, size: int, kept: int = 1) -> None:
+    def __init__(self, address: Address, clock: Clock, meters: Meters, size: int, kept: int = 1) -> None:
         self._address = address
         self._clock = clock
+        self._meters = meters
+        self.size = size
+        self.busy = 0
+        """Connections that are being used, or made."""
         self._slots = asyncio.Semaphore(size)
         self._kept = kept
         self._idle: list[Connection] = []
@@ -95,12 +103,15 @@ class Pool:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for one use. One that is in doubt afterwards is thrown away."""
         try:
-            await asyncio.wait_for(self._slots.acquire(), self._address.options.patience)
+            # Not wait_for: up to Python 3.11 it loses a cancellation that comes as the slot does.
+            async with asyncio.timeout(self._address.options.patience):
+                await self._slots.acquire()
         except TimeoutError:
             raise StorageError(
                 f"All connections of this process to {self._address.label} were busy for "
                 f"{self._address.options.patience:g} seconds. Raise pool_max in the URL, or ask for less at a time."
             ) from None
+        self.busy += 1
         try:
             found = self._take() or await connect(self._address)
             try:
@@ -111,13 +122,14 @@ class Pool:
                 else:
                     self._idle.append(found)
         finally:
+            self.busy -= 1
             self._slots.release()
 
     async def run(
         self, role: str, tenant: str | None, work: Callable[[Connection], Awaitable[T]], *, readonly: bool = False
     ) -> T:
         """What `work` returns in a transaction of its own, once that is committed. Tried again as the module says."""
-        patience = Patience(self._address, self._clock)
+        patience = Patience(self._address, self._clock, self._meters)
         while True:
             try:
                 return await self.attempt(role, tenant, work, readonly=readonly)
@@ -152,6 +164,11 @@ class Pool:
         for connection in idle:
             with suppress(*Failures):
                 await connection.close(timeout=self._address.options.connect_timeout)
+
+    @property
+    def idle(self) -> int:
+        """Connections that stay open for the next use."""
+        return len(self._idle)
 
     def _take(self) -> Connection | None:
         while self._idle:

@@ -48,6 +48,38 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, CommitUnknown) or lost(error)
 
 
+REASONS = (
+    "conflict",
+    "lock_timeout",
+    "too_many_connections",
+    "server_restart",
+    "standby",
+    "timeout",
+    "connection",
+    "commit_unknown",
+    "recorded_before",
+)
+"""Why a transaction is made again, for those who count: `why` of an error, and what the writer finds by itself."""
+
+_WHY = {
+    **dict.fromkeys(("40001", "40P01"), "conflict"),
+    "55P03": "lock_timeout",
+    **dict.fromkeys(CROWDED, "too_many_connections"),
+    **dict.fromkeys(("57P01", "57P02", "57P03"), "server_restart"),
+    **dict.fromkeys(("57P05", "25P03", "25P04"), "timeout"),
+    "25006": "standby",
+}
+
+
+def why(error: BaseException) -> str:
+    """One of REASONS for an error that passes."""
+    if isinstance(error, CommitUnknown):
+        return "commit_unknown"
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _WHY:
+        return _WHY[error.sqlstate]
+    return "timeout" if isinstance(error, TimeoutError) else "connection"
+
+
 def about_a_row(error: BaseException) -> bool:
     """Whether it is what was written that is wrong, so that something else can be written all the same."""
     if isinstance(error, asyncpg.PostgresError):

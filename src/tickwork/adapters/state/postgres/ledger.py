@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from tickwork.adapters.state.postgres.connections import APP, Pool, name_tenant
+from tickwork.adapters.state.postgres.connections import APP, name_tenant
 from tickwork.adapters.state.postgres.rows import columns
 from tickwork.adapters.state.postgres.schema import statements
 from tickwork.adapters.state.postgres.usage import Sums, canonical
@@ -20,9 +20,8 @@ from tickwork.ports import OVER
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tickwork.adapters.state.postgres.address import Address
-    from tickwork.adapters.state.postgres.connections import Connection
-    from tickwork.ports import Clock, Demand, Judge
+    from tickwork.adapters.state.postgres.connections import Connection, Pool
+    from tickwork.ports import Demand, Judge
 
 T = TypeVar("T")
 
@@ -75,8 +74,8 @@ class _Desk:
 class Admitting:
     """Judges and reserves, one transaction at a time, on a connection of its own."""
 
-    def __init__(self, address: Address, clock: Clock, now: Callable[[], int | None]) -> None:
-        self._line = Pool(address, clock, 1)
+    def __init__(self, line: Pool, now: Callable[[], int | None]) -> None:
+        self._line = line
         self._now = now
         self._sql = statements()
 

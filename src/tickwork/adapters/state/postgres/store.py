@@ -21,6 +21,7 @@ from tickwork.adapters.state.postgres.connections import APP, SYSTEM, Pool, plac
 from tickwork.adapters.state.postgres.group_commit import GroupCommit
 from tickwork.adapters.state.postgres.ledger import Admitting, AdmitUnit
 from tickwork.adapters.state.postgres.letters import bury, letter_from
+from tickwork.adapters.state.postgres.metering import StoreMeters
 from tickwork.adapters.state.postgres.policies import policies_from, put_document
 from tickwork.adapters.state.postgres.rows import (
     encode_question,
@@ -44,6 +45,7 @@ from tickwork.ports import Appended
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from tickwork.adapters.meters import Meters
     from tickwork.adapters.state.postgres.connections import Connection
     from tickwork.adapters.state.postgres.rows import Row
     from tickwork.model.lifetime import Lifetime, Question
@@ -70,6 +72,7 @@ class PostgresStore:
         self._now: Callable[[], int | None] = (lambda: None) if database_time else clock.now
         self._sql = statements()
         self._schema = 0
+        self._counted = StoreMeters()
         self._tracked: frozenset[str] = frozenset()
         self._pool: Pool | None = None
         self._appending: Appending | None = None
@@ -85,6 +88,11 @@ class PostgresStore:
         """The database, for people: no password is in it."""
         return self._address.label
 
+    @property
+    def meters(self) -> Meters:
+        """What it counts of its own work."""
+        return self._counted.meters
+
     async def start(self) -> None:
         """Connects and migrates the database. Twice is fine."""
         if self._pool is not None:
@@ -92,11 +100,15 @@ class PostgresStore:
         address, clock = self._address, self._clock
         self._schema = await open_schema(address, clock, readonly=self._readonly)
         options = address.options
-        self._pool = Pool(address, clock, options.pool_max, options.pool_min)
+        self._pool = Pool(address, clock, self.meters, options.pool_max, options.pool_min)
+        self._counted.pools["reads"] = self._pool
         if not self._readonly:
-            self._appending = Appending(address, clock, place_of_this_process() % SHARDS, self._now)
+            appends, admits = Pool(address, clock, self.meters, 1), Pool(address, clock, self.meters, 1)
+            shard = place_of_this_process() % SHARDS
+            self._appending = Appending(address, clock, self._counted, appends, shard, self._now)
             self._appending.tracked = self._tracked
-            self._admitting = Admitting(address, clock, self._now)
+            self._admitting = Admitting(admits, self._now)
+            self._counted.pools |= {"appends": appends, "admits": admits}
             self._appends = GroupCommit(self._appending.write, address.label)
             self._admits = GroupCommit(self._admitting.write, address.label)
 
@@ -119,6 +131,7 @@ class PostgresStore:
         for writer in (self._appending, self._admitting):
             if writer is not None:
                 await writer.close()
+        self._counted.pools.clear()
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
@@ -355,7 +368,9 @@ class PostgresStore:
     async def _submit(self, units: Sequence[Unit], rows: int, size: int) -> None:
         if self._appends is None:
             raise self._not_writing("nothing was written")
+        begun = self._clock.monotonic()
         await self._appends.submit(units, rows, size)
+        self._counted.appended(self._clock.monotonic() - begun)
 
     async def _rows(self, tenant_id: str | None, statement: str, *wanted: Any) -> Sequence[Row]:
         """The rows of a statement; none when it asks for a text that no row can have."""
