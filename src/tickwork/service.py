@@ -28,6 +28,7 @@ from tickwork.model.messages import Append
 from tickwork.model.policy import PolicyDocument, effective
 from tickwork.model.records import Error, Event, Execution, Payload, payload_value
 from tickwork.model.validation import validate
+from tickwork.orchestrator.control_plane import activity_of
 from tickwork.orchestrator.performing import policies_event
 from tickwork.orchestrator.policies import NO_POLICIES
 from tickwork.orchestrator.projection import project
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     # Inside the class `list` is the use case of that name.
     Entries: TypeAlias = list[LogEntry]
     Questions: TypeAlias = list[Question]
+
+REMEMBERED = 1_000
+"""Lifetimes of which it is remembered what was going on in them."""
 
 POLL = 0.2
 """Seconds between two looks at the log of a lifetime that another process moves: without planes there is no news."""
@@ -96,6 +100,8 @@ class Service:
         self._policies, self._rebuilder = policies, rebuilder
         self._watchers, self._clock, self._ids = watchers, clock, ids
         self._live = live
+        self._elsewhere: dict[str, tuple[int, tuple[int, tuple[str, ...]]]] = {}
+        """What was going on in lifetimes that other processes move, at which entry."""
         self.carry_on: Callable[[str, str], Awaitable[LifetimeStatus | None]] | None = None
         """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
         self.pressure: Callable[[], float] | None = None
@@ -512,7 +518,12 @@ class Service:
 
     async def _settled(self, lifetime: Lifetime) -> bool:
         """Whether nothing will happen unless somebody outside acts: also not in the children that it waits for."""
-        moving, children = self.activity(lifetime.lifetime_id) if self.activity is not None else (0, ())
+        if self.activity is not None:
+            moving, children = self.activity(lifetime.lifetime_id)
+        elif self._live:
+            moving, children = 0, ()
+        else:
+            moving, children = await self._activity_elsewhere(lifetime)
         if moving:
             return False
         if lifetime.status == "PAUSED":
@@ -524,6 +535,20 @@ class Service:
             if not found or found[0].ended or not await self._settled(found[0]):
                 return False
         return bool(children)
+
+    async def _activity_elsewhere(self, lifetime: Lifetime) -> tuple[int, tuple[str, ...]]:
+        """How many visits other processes are at, and which children it waits for: only its log knows."""
+        seq, found = self._elsewhere.get(lifetime.lifetime_id, (0, (1, ())))
+        if seq == lifetime.last_seq:
+            return found
+        state, _ = await self._rebuilder.folded(lifetime.tenant_id, lifetime.lifetime_id)
+        if state is None:
+            return 1, ()
+        if len(self._elsewhere) >= REMEMBERED:
+            self._elsewhere.clear()
+        found = activity_of(state)
+        self._elsewhere[lifetime.lifetime_id] = (state.seq, found)
+        return found
 
     async def _end(self, lifetime: Lifetime) -> Event | None:
         """The entry that ended the lifetime: near the end of its log."""

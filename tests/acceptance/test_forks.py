@@ -1,4 +1,8 @@
-"""Forks through the whole runtime: from every execution of lifetimes of every shape, and of random ones."""
+"""Forks through the whole runtime: from every execution of lifetimes of every shape, and of random ones.
+
+The shapes that take no hours are forked on the servers, too. The other stories here are told on virtual time alone:
+they take hours, or ask a process what is in flight in it, or everything in the database is theirs.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.fleet import Fleet
 from tests.histories.shapes import SHAPES, Story
 from tests.histories.stage import Stage, perform
 from tests.orchestrator.driver import graph as drawn
 from tests.orchestrator.test_forking import check_fork, digest, executions
+from tests.parity.shapes import RECORDED
+from tests.parity.stages import cloud
 from tests.simulation.test_core import random_graph
 from tickwork.errors import UsageError
 from tickwork.history import FORK_LABEL
@@ -21,23 +28,27 @@ from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.replay import ENDS
 from tickwork.ports import LifetimeQuery
 
+PARTS = 4
+
 
 async def fork_everywhere(stage: Stage, parent: Lifetime) -> list[Lifetime]:
     """Forks at each execution, waits for each fork to settle, and holds it against its parent."""
     log = await stage.log(parent.lifetime_id)
     before = digest(log)
-    forks = []
     ended = next((e.seq for e in log if isinstance(e.entry, Event) and e.entry.type in ENDS), len(log))
-    for seq in executions(log):
-        if seq > ended:
-            with pytest.raises(UsageError, match="after the lifetime had ended"):
-                await stage.history.fork(parent.lifetime_id, log[seq - 1].entry.entry_id)
-            continue
+
+    async def fork_at(seq: int) -> Lifetime:
         fork = await stage.history.fork(parent.lifetime_id, log[seq - 1].entry.entry_id, by="ann")
         settled = await stage.settle(fork.lifetime_id)
         check_fork(log, await stage.log(fork.lifetime_id), seq, fork.lifetime_id)
         assert settled.labels[FORK_LABEL] == parent.lifetime_id
-        forks.append(settled)
+        return settled
+
+    for seq in executions(log):
+        if seq > ended:
+            with pytest.raises(UsageError, match="after the lifetime had ended"):
+                await stage.history.fork(parent.lifetime_id, log[seq - 1].entry.entry_id)
+    forks = await asyncio.gather(*(fork_at(seq) for seq in executions(log) if seq <= ended))
     assert digest(await stage.log(parent.lifetime_id)) == before
     return forks
 
@@ -46,13 +57,24 @@ async def check_all(stage: Stage) -> None:
     """Forks every lifetime that the story left everywhere; then everything is replayed."""
     stage.gate.set()
     await stage.sleep(1)
-    for parent in await stage.service.list(LifetimeQuery(limit=1_000)):
+    await check_these(stage, await stage.service.list(LifetimeQuery(limit=1_000)))
+    for lifetime in await stage.service.list(LifetimeQuery(limit=100_000)):
+        await identical(stage, lifetime)
+
+
+async def check_these(stage: Stage, told: list[Lifetime]) -> None:
+    """Forks these lifetimes everywhere, and replays what came of it."""
+    for parent in told:
         for fork in await fork_everywhere(stage, parent):
             questions = await stage.runtime.store.questions("default", fork.lifetime_id)
             assert fork.ended or questions, f"{fork.lifetime_id} of {parent.lifetime_id} is {fork.status}"
-    for lifetime in await stage.service.list(LifetimeQuery(limit=100_000)):
-        replayed = await stage.history.replay(lifetime.lifetime_id)
-        assert replayed.divergence is None, replayed.divergence
+            await identical(stage, fork)
+        await identical(stage, parent)
+
+
+async def identical(stage: Stage, lifetime: Lifetime) -> None:
+    replayed = await stage.history.replay(lifetime.lifetime_id)
+    assert replayed.divergence is None, replayed.divergence
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -64,6 +86,26 @@ def test_from_every_execution_of_every_shape(name: str) -> None:
         await check_all(stage)
 
     perform(name, tell)
+
+
+@pytest.mark.servers
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_from_every_execution_of_every_shape_on_the_servers(part: int, fleet: Fleet) -> None:
+    """Those that need no virtual time, in the processes of the fleet."""
+
+    async def go() -> None:
+        async with cloud(fleet) as place:
+            for name in RECORDED[part::PARTS]:
+                try:
+                    stage, told = await place.tell(SHAPES[name])
+                    await check_these(stage, told)
+                except BaseException as error:
+                    error.add_note(f"in the story `{name}`")
+                    raise
+
+    fleet.perform(go())
 
 
 @pytest.mark.parametrize("block", range(4))

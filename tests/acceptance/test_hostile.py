@@ -1,4 +1,7 @@
-"""Bad input and bad surroundings: each ends in one clear error, and nothing that was recorded is lost."""
+"""Bad input and bad surroundings: each ends in one clear error, and nothing that was recorded is lost.
+
+Disks, database files, locks and doors are of a home. What servers may do instead is in tests/adapters and tests/chaos.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,14 @@ from typing import Any
 import pytest
 
 from tests.acceptance import misbehaving
-from tickwork import END, Graph, RetryPolicy, TimeLimits, plan, task
+from tests.acceptance.world import ONCE, World, everywhere, in_real_time
+from tickwork import END, Graph, TimeLimits, plan, task
 from tickwork.errors import AlreadyEnded, HomeInUse, StorageFull, StoreTooNew, UsageError
 from tickwork.home import call
-from tickwork.model.records import Execution
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[2]
-ONCE = RetryPolicy(max_attempts=1)
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
@@ -174,22 +176,20 @@ async def test_garbage_through_the_door_is_answered_and_harms_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize("given", [object(), {1, 2}.__iter__(), float("nan"), {"a": "\ud800"}])
-async def test_an_input_that_is_no_json_is_refused_and_starts_nothing(given: Any) -> None:
-    async with Runtime(Profile.test()) as runtime:
-        await runtime.bind(long_graph().bind())
-        with pytest.raises(UsageError, match="the input cannot be recorded"):
-            await runtime.service.start("long", given)
-        assert await runtime.service.list() == []
+@everywhere
+async def test_an_input_that_is_no_json_is_refused_and_starts_nothing(world: World, given: Any) -> None:
+    with pytest.raises(UsageError, match="the input cannot be recorded"):
+        await world.start(long_graph(), given)
+    assert await world.service.list() == []
 
 
-async def test_an_input_nested_without_end_is_refused() -> None:
+@everywhere
+async def test_an_input_nested_without_end_is_refused(world: World) -> None:
     deep: Any = 0
     for _ in range(100_000):
         deep = [deep]
-    async with Runtime(Profile.test()) as runtime:
-        await runtime.bind(long_graph().bind())
-        with pytest.raises(UsageError, match="the input cannot be recorded"):
-            await runtime.service.start("long", deep)
+    with pytest.raises(UsageError, match="the input cannot be recorded"):
+        await world.start(long_graph(), deep)
 
 
 # -- nodes that misbehave ---------------------------------------------------------------------------------------------
@@ -229,39 +229,31 @@ CASES: dict[str, tuple[Any, dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_a_node_that_misbehaves_ends_in_one_clear_recorded_error(name: str, tmp_path: Path) -> None:
+@in_real_time
+async def test_a_node_that_misbehaves_ends_in_one_clear_recorded_error(world: World, name: str) -> None:
     function, settings, kind, words = CASES[name]
     bad = task(name="bad", retry=ONCE, **settings)(function)
-    graph = Graph("bad_graph", "1.0.0").start(bad).final(bad)
     good = task(name="good")(misbehaving.good)
-    async with Runtime(Profile.local(tmp_path)) as runtime:
-        await runtime.bind(graph.bind())
-        await runtime.bind(Graph("good_graph", "1.0.0").start(good).final(good).bind())
-        lifetime = await runtime.service.start("bad_graph", 1)
-        ended = await runtime.guard(runtime.service.wait(lifetime.lifetime_id))
-        assert ended.status == "FAILED"
-        done = [e.entry for e in await runtime.service.log(lifetime.lifetime_id) if isinstance(e.entry, Execution)]
-        assert len(done) == 1
-        error = done[0].error
-        assert error is not None
-        assert done[0].status == ("TIMED_OUT" if kind == "StartToClose" else "FAILED")
-        assert error.type == kind, error
-        assert words in error.message
-        assert ended.reason is not None
-        assert ended.reason.startswith(f"bad: {kind}")
-        # The process goes on.
-        after = await runtime.service.start("good_graph", 1)
-        assert (await runtime.guard(runtime.service.wait(after.lifetime_id))).status == "COMPLETED"
+    lifetime = await world.start(Graph("bad_graph", "1.0.0").start(bad).final(bad), 1)
+    ended = await world.end(lifetime)
+    assert ended.status == "FAILED"
+    (done,) = await world.executions(lifetime)
+    error = done.error
+    assert error is not None
+    assert done.status == ("TIMED_OUT" if kind == "StartToClose" else "FAILED")
+    assert error.type == kind, error
+    assert words in error.message
+    assert ended.reason is not None
+    assert ended.reason.startswith(f"bad: {kind}")
+    # The process goes on.
+    after = await world.start(Graph("good_graph", "1.0.0").start(good).final(good), 1)
+    assert (await world.end(after)).status == "COMPLETED"
 
 
-async def test_a_subprocess_that_prints_garbage_still_returns_its_value(tmp_path: Path) -> None:
+@in_real_time
+async def test_a_subprocess_that_prints_garbage_still_returns_its_value(world: World) -> None:
     loud = task(name="loud", retry=ONCE, isolation="subprocess")(misbehaving.prints_garbage)
-    async with Runtime(Profile.local(tmp_path)) as runtime:
-        await runtime.bind(Graph("loud_graph", "1.0.0").start(loud).final(loud).bind())
-        lifetime = await runtime.service.start("loud_graph", 1)
-        await runtime.guard(runtime.service.wait(lifetime.lifetime_id))
-        outcome = await runtime.service.result(lifetime.lifetime_id)
-        assert (outcome.status, outcome.result) == ("COMPLETED", "value")
+    assert await world.result(await world.start(Graph("loud_graph", "1.0.0").start(loud).final(loud), 1)) == "value"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +264,10 @@ async def test_a_subprocess_that_prints_garbage_still_returns_its_value(tmp_path
         (7, "int"),
     ],
 )
-async def test_a_plan_that_chooses_what_it_may_not_fails_its_lifetime_with_the_reason(choice: Any, words: str) -> None:
+@everywhere
+async def test_a_plan_that_chooses_what_it_may_not_fails_its_lifetime_with_the_reason(
+    world: World, choice: Any, words: str
+) -> None:
     @plan(retry=ONCE)
     async def decide() -> Any:
         return choice
@@ -283,12 +278,9 @@ async def test_a_plan_that_chooses_what_it_may_not_fails_its_lifetime_with_the_r
     @task
     async def right() -> None: ...
 
-    graph = Graph("choose", "1.0.0").start(decide).then(decide, left, right).final(left, right)
-    async with Runtime(Profile.test()) as runtime:
-        await runtime.bind(graph.bind())
-        lifetime = await runtime.service.start("choose")
-        ended = await runtime.guard(runtime.service.wait(lifetime.lifetime_id))
-        assert ended.status == "FAILED"
-        assert ended.reason is not None
-        assert ended.reason.startswith("decide: ")
-        assert words in ended.reason
+    lifetime = await world.start(Graph("choose", "1.0.0").start(decide).then(decide, left, right).final(left, right))
+    ended = await world.end(lifetime)
+    assert ended.status == "FAILED"
+    assert ended.reason is not None
+    assert ended.reason.startswith("decide: ")
+    assert words in ended.reason

@@ -1,4 +1,4 @@
-"""The verbs of a lifetime, people, signals and timers: the real planes and executor, on virtual time."""
+"""The verbs of a lifetime, people, signals and timers: in one process on virtual time, in eight on real servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.world import HOUR, Gate, World, asking, gated, seconds_between, virtual
+from tests.acceptance.world import Gate, World, asking, everywhere, gated, seconds_between
 from tickwork import (
     END,
     Graph,
@@ -24,12 +24,11 @@ from tickwork import (
     wait_for_signal,
 )
 from tickwork.errors import AlreadyEnded, AnswerRefused, NotFound, UsageError
-from tickwork.testing.virtual import EPOCH
 
 # -- pause, resume, abort ---------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_pause_holds_what_follows_and_records_what_is_in_flight(world: World) -> None:
     gate = Gate()
     lifetime = await world.start(gated(gate), 1)
@@ -37,7 +36,7 @@ async def test_pause_holds_what_follows_and_records_what_is_in_flight(world: Wor
     paused = await world.service.pause(lifetime.lifetime_id, reason="lunch", by="ann")
     assert (paused.status, paused.reason) == ("PAUSED", "lunch")
     gate.open.set()
-    await asyncio.sleep(HOUR)
+    await world.rest()
     assert [e.name for e in await world.executions(lifetime)] == ["first"]
     assert (await world.service.get(lifetime.lifetime_id)).status == "PAUSED"
     again = await world.service.pause(lifetime.lifetime_id)
@@ -47,9 +46,9 @@ async def test_pause_holds_what_follows_and_records_what_is_in_flight(world: Wor
     assert await world.events(lifetime) == ["started", "paused", "resumed", "completed"]
 
 
-@virtual
+@everywhere
 async def test_a_backoff_and_a_deadline_that_pass_during_a_pause_count_when_it_ends(world: World) -> None:
-    @task(retry=RetryPolicy(max_attempts=2, initial_interval=60, jitter=0))
+    @task(retry=RetryPolicy(max_attempts=2, initial_interval=world.hour, max_interval=world.hour, jitter=0))
     async def flaky(task_input: TaskInput) -> int:
         if task_input.attempt == 1:
             raise RetryableError("again")
@@ -58,13 +57,13 @@ async def test_a_backoff_and_a_deadline_that_pass_during_a_pause_count_when_it_e
     lifetime = await world.start(Graph("flaky_graph", "1.0.0").start(flaky).final(flaky))
     await world.until_timer_set(lifetime)
     await world.service.pause(lifetime.lifetime_id)
-    await asyncio.sleep(HOUR)
+    await world.rest(2)
     assert len(await world.executions(lifetime)) == 1
     await world.service.resume(lifetime.lifetime_id)
     assert await world.result(lifetime) == 7
 
 
-@virtual
+@everywhere
 async def test_resume_of_a_lifetime_that_runs_changes_nothing(world: World) -> None:
     gate = Gate()
     lifetime = await world.start(gated(gate), 1)
@@ -75,7 +74,7 @@ async def test_resume_of_a_lifetime_that_runs_changes_nothing(world: World) -> N
     assert [e.name for e in await world.executions(lifetime)] == ["first", "between", "second"]
 
 
-@virtual
+@everywhere
 async def test_abort_cancels_what_runs_and_nothing_can_follow(world: World) -> None:
     gate = Gate()
     lifetime = await world.start(gated(gate), 1)
@@ -83,7 +82,7 @@ async def test_abort_cancels_what_runs_and_nothing_can_follow(world: World) -> N
     await world.service.abort(lifetime.lifetime_id, reason="enough", by="ann")
     ended = await world.end(lifetime)
     assert (ended.status, ended.reason) == ("ABORTED", "enough (by ann)")
-    await asyncio.sleep(1)
+    await world.until(lambda: gate.cancelled)
     assert gate.cancelled == [""]
     (done,) = await world.executions(lifetime)
     assert (done.name, done.status) == ("first", "CANCELLED")
@@ -92,7 +91,7 @@ async def test_abort_cancels_what_runs_and_nothing_can_follow(world: World) -> N
             await verb(lifetime.lifetime_id)
 
 
-@virtual
+@everywhere
 async def test_a_paused_and_a_waiting_lifetime_can_be_aborted(world: World) -> None:
     paused = await world.start(gated(Gate()), 1)
     await world.service.pause(paused.lifetime_id)
@@ -105,15 +104,15 @@ async def test_a_paused_and_a_waiting_lifetime_can_be_aborted(world: World) -> N
     assert await world.service.questions() == []
 
 
-@virtual
+@everywhere
 async def test_an_answer_and_a_deadline_during_a_pause_are_recorded_and_wait(world: World) -> None:
     answered = await world.start(asking())
-    expired = await world.start(asking("expiring", deadline=60, default="no"))
+    expired = await world.start(asking("expiring", deadline=2 * world.hour, default="no"))
     for lifetime in (answered, expired):
         await world.settle(lifetime)
         await world.service.pause(lifetime.lifetime_id)
     await world.service.answer(answered.lifetime_id, "yes")
-    await asyncio.sleep(HOUR)
+    await world.rest(3)
     for lifetime in (answered, expired):
         assert (await world.service.get(lifetime.lifetime_id)).status == "PAUSED"
     assert [e.name for e in await world.executions(answered)] == ["ask"]
@@ -122,13 +121,13 @@ async def test_an_answer_and_a_deadline_during_a_pause_are_recorded_and_wait(wor
         assert await world.result(lifetime) == expected
 
 
-@virtual
+@everywhere
 async def test_an_abort_during_a_backoff_and_a_nap_leaves_no_timer_behind(world: World) -> None:
-    @task(retry=RetryPolicy(initial_interval=60))
+    @task(retry=RetryPolicy(initial_interval=world.hour, max_interval=world.hour))
     async def flaky() -> None:
         raise RetryableError("again")
 
-    nap = sleep("nap", seconds=HOUR)
+    nap = sleep("nap", seconds=world.hour)
     for graph in (
         Graph("flaky_graph", "1.0.0").start(flaky).final(flaky),
         Graph("napping", "1.0.0").start(nap).final(nap),
@@ -137,16 +136,16 @@ async def test_an_abort_during_a_backoff_and_a_nap_leaves_no_timer_behind(world:
         await world.until_timer_set(lifetime)
         await world.service.abort(lifetime.lifetime_id, reason="no")
         assert (await world.end(lifetime)).status == "ABORTED"
-        assert await world.runtime.store.due_timers(EPOCH) == ([], None)
+        assert await world.timers() == []
         length = len(await world.log(lifetime))
-        await asyncio.sleep(2 * HOUR)
+        await world.rest(2)
         assert len(await world.log(lifetime)) == length
 
 
 # -- idempotent start -------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_the_same_idempotency_key_starts_once(world: World) -> None:
     graph = gated(Gate())
     one = await world.start(graph, 1, idempotency_key="order-7")
@@ -164,7 +163,7 @@ async def test_the_same_idempotency_key_starts_once(world: World) -> None:
 OK_SCHEMA = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
 
 
-@virtual
+@everywhere
 async def test_a_person_answers_once_and_only_what_fits(world: World) -> None:
     lifetime = await world.start(asking(answer_schema=OK_SCHEMA, who=["ann"]), {"name": "bob"})
     assert (await world.settle(lifetime)).status == "WAITING"
@@ -184,7 +183,7 @@ async def test_a_person_answers_once_and_only_what_fits(world: World) -> None:
     assert done.executor == "human:ann"
 
 
-@virtual
+@everywhere
 async def test_of_many_answers_at_once_the_first_counts(world: World) -> None:
     lifetime = await world.start(asking())
     await world.settle(lifetime)
@@ -197,37 +196,37 @@ async def test_of_many_answers_at_once_the_first_counts(world: World) -> None:
     assert await world.result(lifetime) == accepted[0]
 
 
-@virtual
+@everywhere
 async def test_a_deadline_takes_the_default(world: World) -> None:
-    lifetime = await world.start(asking(deadline=HOUR, default="no"))
+    lifetime = await world.start(asking(deadline=world.hour, default="no"))
     assert await world.result(lifetime) == "no"
     (done,) = await world.executions(lifetime, "ask")
-    assert done.finished_at - done.created_at >= HOUR * 1e6
-    assert done.finished_at - done.created_at < (HOUR + 1) * 1e6
+    assert done.finished_at - done.created_at >= world.hour * 1e6
+    assert done.finished_at - done.created_at < (world.hour + world.slack) * 1e6
 
 
-@virtual
+@everywhere
 async def test_a_deadline_without_a_default_fails(world: World) -> None:
-    lifetime = await world.start(asking(deadline=HOUR))
+    lifetime = await world.start(asking(deadline=world.hour))
     ended = await world.end(lifetime)
     assert ended.status == "FAILED"
-    assert ended.reason == "ask: DeadlineExceeded: nobody answered within 3600 s"
+    assert ended.reason == f"ask: DeadlineExceeded: nobody answered within {world.hour:g} s"
     (done,) = await world.executions(lifetime, "ask")
     assert done.status == "TIMED_OUT"
 
 
-@virtual
+@everywhere
 async def test_an_answer_in_time_makes_the_deadline_void(world: World) -> None:
-    lifetime = await world.start(asking(deadline=HOUR, default="no"))
+    lifetime = await world.start(asking(deadline=2 * world.hour, default="no"))
     await world.settle(lifetime)
     await world.service.answer(lifetime.lifetime_id, "yes")
     assert await world.result(lifetime) == "yes"
-    await asyncio.sleep(2 * HOUR)
+    await world.rest(3)
     assert (await world.events(lifetime))[-1] == "completed"
-    assert (await world.runtime.store.due_timers(EPOCH))[0] == []
+    assert await world.timers() == []
 
 
-@virtual
+@everywhere
 async def test_the_same_question_in_several_branches_needs_to_be_named(world: World) -> None:
     ask = human("ask", prompt="{input}?")
 
@@ -262,7 +261,7 @@ def paying(**options: Any) -> Graph:
     return Graph("paying", "1.0.0").start(wait).final(wait)
 
 
-@virtual
+@everywhere
 async def test_a_signal_wakes_the_task_that_waits_for_it(world: World) -> None:
     lifetime = await world.start(paying())
     assert (await world.settle(lifetime)).status == "WAITING"
@@ -272,7 +271,7 @@ async def test_a_signal_wakes_the_task_that_waits_for_it(world: World) -> None:
     assert await world.result(lifetime) == {"amount": 3}
 
 
-@virtual
+@everywhere
 async def test_signals_that_come_early_are_kept_in_order(world: World) -> None:
     gate = Gate()
 
@@ -294,18 +293,18 @@ async def test_signals_that_come_early_are_kept_in_order(world: World) -> None:
     assert await world.result(lifetime) == 2
 
 
-@virtual
+@everywhere
 async def test_a_signal_that_does_not_come_in_time_fails_or_takes_the_default(world: World) -> None:
-    ended = await world.end(await world.start(paying(deadline=60)))
-    assert ended.reason == "payment: DeadlineExceeded: no signal `paid` came within 60 s"
-    other = Graph("paying", "1.0.1").start(wait := wait_for_signal("paid", deadline=60, default=0)).final(wait)
+    ended = await world.end(await world.start(paying(deadline=world.hour)))
+    assert ended.reason == f"payment: DeadlineExceeded: no signal `paid` came within {world.hour:g} s"
+    other = Graph("paying", "1.0.1").start(wait := wait_for_signal("paid", deadline=world.hour, default=0)).final(wait)
     assert await world.result(await world.start(other)) == 0
 
 
-@virtual
+@everywhere
 async def test_a_timer_lets_time_pass_and_hands_its_input_on(world: World) -> None:
-    nap = sleep("nap", seconds=24 * HOUR)
+    nap = sleep("nap", seconds=world.hour)
     lifetime = await world.start(Graph("napping", "1.0.0").start(nap).final(nap), {"a": 1})
     assert await world.result(lifetime) == {"a": 1}
     log = await world.log(lifetime)
-    assert 24 * HOUR <= seconds_between(log, 0, -1) < 24 * HOUR + 1
+    assert world.hour <= seconds_between(log, 0, -1) < world.hour + world.slack

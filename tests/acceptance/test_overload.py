@@ -1,4 +1,7 @@
-"""New work is refused before work in flight suffers."""
+"""New work is refused before work in flight suffers.
+
+In one process alone: the limit is of what a process moves, and asked by those who start lifetimes in that process.
+"""
 
 from __future__ import annotations
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.acceptance.world import HOUR, Gate, World, asking, gated, in_a_new_process
+from tests.acceptance.world import Gate, World, asking, everywhere, gated, in_real_time
 from tickwork import (
     END,
     Context,
@@ -24,76 +22,57 @@ from tickwork import (
     task,
 )
 from tickwork.errors import AlreadyEnded
-from tickwork.profiles import Profile
-from tickwork.runtime import Runtime
-from tickwork.testing.virtual import EPOCH
 
 
 @pytest.mark.parametrize(("default", "status"), [({"default": "no"}, "COMPLETED"), ({}, "FAILED")])
-def test_a_deadline_that_passed_while_no_process_was_there_counts_at_the_next_start(
-    tmp_path: Path, default: dict[str, str], status: str
+@everywhere
+async def test_a_deadline_that_passed_while_no_process_was_there_counts_at_the_next_start(
+    world: World, default: dict[str, str], status: str
 ) -> None:
-    async def first(world: World) -> str:
-        lifetime = await world.start(asking(deadline=HOUR, **default))
-        assert (await world.settle(lifetime)).status == "WAITING"
-        return lifetime.lifetime_id
-
-    lifetime_id = in_a_new_process(tmp_path, EPOCH, first)
-    later = EPOCH + round(5 * HOUR * 1e6)
-
-    async def second(world: World) -> None:
-        await world.runtime.bind(asking(deadline=HOUR, **default).bind())
-        ended = await world.runtime.guard(world.service.wait(lifetime_id))
-        assert ended.status == status
-        assert ended.finished_at is not None
-        assert ended.finished_at - later < 1e6
-
-    in_a_new_process(tmp_path, later, second)
+    graph = asking(deadline=2 * world.hour, **default)
+    lifetime = await world.start(graph)
+    assert (await world.settle(lifetime)).status == "WAITING"
+    await world.restart(after=3)
+    await world.bind(graph)
+    ended = await world.end(lifetime)
+    assert ended.status == status
+    assert ended.finished_at is not None
+    assert ended.finished_at - lifetime.created_at >= 3 * world.hour * 1e6
+    assert ended.finished_at - lifetime.created_at < (3 * world.hour + world.slack) * 1e6
 
 
-def test_an_answer_after_a_restart_goes_on_where_it_stood(tmp_path: Path) -> None:
-    async def first(world: World) -> str:
-        lifetime = await world.start(asking())
-        await world.settle(lifetime)
-        return lifetime.lifetime_id
-
-    lifetime_id = in_a_new_process(tmp_path, EPOCH, first)
-
-    async def second(world: World) -> Any:
-        await world.runtime.bind(asking().bind())
-        lifetime = await world.service.answer(lifetime_id, "yes")
-        return await world.result(lifetime)
-
-    assert in_a_new_process(tmp_path, EPOCH + 1_000_000, second) == "yes"
+@everywhere
+async def test_an_answer_after_a_restart_goes_on_where_it_stood(world: World) -> None:
+    lifetime = await world.start(asking())
+    await world.settle(lifetime)
+    await world.restart()
+    await world.bind(asking())
+    assert await world.result(await world.service.answer(lifetime.lifetime_id, "yes")) == "yes"
 
 
-def test_a_paused_lifetime_stays_paused_over_a_restart(tmp_path: Path) -> None:
-    async def first(world: World) -> str:
-        gate = Gate()
-        lifetime = await world.start(gated(gate), 1)
-        await gate.entered.wait()
-        await world.service.pause(lifetime.lifetime_id)
-        return lifetime.lifetime_id  # the process goes while `first` runs
-
-    lifetime_id = in_a_new_process(tmp_path, EPOCH, first)
-
-    async def second(world: World) -> Any:
-        gate = Gate()
-        gate.open.set()
-        await world.runtime.bind(gated(gate).bind())
-        await asyncio.sleep(HOUR)
-        lifetime = await world.service.get(lifetime_id)
-        assert lifetime.status == "PAUSED"
-        assert await world.executions(lifetime) == []
-        await world.service.resume(lifetime_id)
-        return await world.result(lifetime)
-
-    assert in_a_new_process(tmp_path, EPOCH + 1_000_000, second) == 3
+@everywhere
+async def test_a_paused_lifetime_stays_paused_over_a_restart(world: World) -> None:
+    gate = Gate()
+    lifetime = await world.start(gated(gate), 1)
+    await gate.entered.wait()
+    await world.service.pause(lifetime.lifetime_id)
+    await world.restart()  # while `first` runs
+    gate = Gate()
+    gate.open.set()
+    await world.bind(gated(gate))
+    await world.rest(2)
+    assert (await world.service.get(lifetime.lifetime_id)).status == "PAUSED"
+    assert await world.executions(lifetime) == []
+    await world.service.resume(lifetime.lifetime_id)
+    assert await world.result(lifetime) == 3
 
 
-def test_a_backoff_goes_on_over_a_restart(tmp_path: Path) -> None:
+@everywhere
+async def test_a_backoff_goes_on_over_a_restart(world: World) -> None:
+    wait = 4 * world.hour
+
     def graph(calls: list[int]) -> Graph:
-        @task(retry=RetryPolicy(max_attempts=2, initial_interval=HOUR, max_interval=HOUR, jitter=0))
+        @task(retry=RetryPolicy(max_attempts=2, initial_interval=wait, max_interval=wait, jitter=0))
         async def flaky(ctx: Context) -> int:
             calls.append(ctx.attempt)
             if ctx.attempt == 1:
@@ -102,24 +81,20 @@ def test_a_backoff_goes_on_over_a_restart(tmp_path: Path) -> None:
 
         return Graph("backing_off", "1.0.0").start(flaky).final(flaky)
 
-    async def first(world: World) -> str:
-        lifetime = await world.start(graph([]))
-        await world.until_timer_set(lifetime)
-        return lifetime.lifetime_id
-
-    lifetime_id = in_a_new_process(tmp_path, EPOCH, first)
+    lifetime = await world.start(graph([]))
+    await world.until_timer_set(lifetime)
+    await world.restart(after=1)
     calls: list[int] = []
-
-    async def second(world: World) -> Any:
-        await world.runtime.bind(graph(calls).bind())
-        return await world.result(await world.service.get(lifetime_id))
-
-    assert in_a_new_process(tmp_path, EPOCH + 60_000_000, second) == 7
+    await world.bind(graph(calls))
+    assert await world.result(lifetime) == 7
     assert calls == [2]
+    first, second = await world.executions(lifetime)
+    assert second.started_at - first.finished_at >= wait * 1e6
 
 
-async def test_resume_again_and_again_calls_nothing_twice(tmp_path: Path) -> None:
-    """Real time: the calls and the rebuilds run into each other."""
+@in_real_time
+async def test_resume_again_and_again_calls_nothing_twice(world: World) -> None:
+    """The calls and the rebuilds run into each other."""
     calls: Counter[str] = Counter()
 
     @plan
@@ -132,23 +107,22 @@ async def test_resume_again_and_again_calls_nothing_twice(tmp_path: Path) -> Non
         calls[task_input.exec_id] += 1
 
     graph = Graph("resumed", "1.0.0").start(decide).edge(decide, work).edge(work, decide).final(decide)
-    async with Runtime(Profile.local(tmp_path)) as runtime:
-        world = World(runtime)
-        lifetime = await world.start(graph)
-        ended = asyncio.create_task(world.end(lifetime))
-        while not ended.done():
-            with contextlib.suppress(AlreadyEnded):
-                await world.service.resume(lifetime.lifetime_id)
-            await asyncio.sleep(0.001)
-        assert (await ended).status == "COMPLETED"
-        assert len(await world.executions(lifetime)) == 301
+    lifetime = await world.start(graph)
+    ended = asyncio.create_task(world.end(lifetime))
+    while not ended.done():
+        with contextlib.suppress(AlreadyEnded):
+            await world.service.resume(lifetime.lifetime_id)
+        await asyncio.sleep(0.001)
+    assert (await ended).status == "COMPLETED"
+    assert len(await world.executions(lifetime)) == 301
     twice = {exec_id: count for exec_id, count in calls.items() if count > 1}
     assert not twice, f"{len(twice)} of {len(calls)} attempts were called more than once, and no process had died"
 
 
-def test_what_became_due_before_the_graph_was_bound_is_called_once(tmp_path: Path) -> None:
+@everywhere
+async def test_what_became_due_before_the_graph_was_bound_is_called_once(world: World) -> None:
     def graph(calls: Counter[str]) -> Graph:
-        nap = sleep("nap", seconds=60)
+        nap = sleep("nap", seconds=3 * world.hour)
 
         @plan
         async def after(plan_input: PlanInput) -> str:
@@ -162,24 +136,17 @@ def test_what_became_due_before_the_graph_was_bound_is_called_once(tmp_path: Pat
 
         return Graph("napping", "1.0.0").start(nap).edge(nap, after).edge(after, wake).final(wake)
 
-    async def first(world: World) -> list[str]:
-        await world.runtime.bind(graph(Counter()).bind())
-        started = [await world.service.start("napping") for _ in range(50)]
-        for lifetime in started:
-            await world.until_timer_set(lifetime)
-        return [lifetime.lifetime_id for lifetime in started]
-
-    lifetime_ids = in_a_new_process(tmp_path, EPOCH, first)
+    await world.bind(graph(Counter()))
+    started = await asyncio.gather(*(world.service.start("napping") for _ in range(50)))
+    for lifetime in started:
+        await world.until_timer_set(lifetime)
+    await world.restart(after=3)
     calls: Counter[str] = Counter()
-
-    async def second(world: World) -> None:
-        await asyncio.sleep(3)  # the timers fire, and their lifetimes wait for somebody who knows the graph
-        assert not calls
-        await world.runtime.bind(graph(calls).bind())
-        for lifetime_id in lifetime_ids:
-            assert await world.result(await world.service.get(lifetime_id)) == "awake"
-
-    in_a_new_process(tmp_path, EPOCH + 3_600_000_000, second)
+    await asyncio.sleep(3)  # the timers fire, and their lifetimes wait for somebody who knows the graph
+    assert not calls
+    await world.bind(graph(calls))
+    for lifetime in started:
+        assert await world.result(lifetime) == "awake"
     assert len(calls) == 100
     twice = {exec_id: count for exec_id, count in calls.items() if count > 1}
     assert not twice, f"{len(twice)} of {len(calls)} attempts were called more than once, and no process had died"

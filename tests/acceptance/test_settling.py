@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.world import World, virtual
+from tests.acceptance.world import World, everywhere
 from tickwork import END, Graph, child, human, plan, task
 from tickwork.errors import Conflict
 
@@ -22,23 +22,20 @@ def family(depth: int) -> list[Graph]:
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_parent_whose_child_asks_a_person_is_settled_and_can_be_answered(depth: int) -> None:
-    @virtual
-    async def story(world: World) -> None:
-        for graph in family(depth):
-            await world.runtime.bind(graph.bind())
-        lifetime = await world.service.start(f"g{depth}", "in")
-        settled = await world.settle(lifetime)
-        assert not settled.ended
-        (question,) = await world.service.questions(lifetime_id=lifetime.lifetime_id)
-        assert question.lifetime_id != lifetime.lifetime_id
-        await world.service.answer(lifetime.lifetime_id, "out", exec_id="ask")
-        assert await world.result(lifetime) == "out"
-
-    story()
+@everywhere
+async def test_a_parent_whose_child_asks_a_person_is_settled_and_can_be_answered(world: World, depth: int) -> None:
+    for graph in family(depth):
+        await world.bind(graph)
+    lifetime = await world.service.start(f"g{depth}", "in")
+    settled = await world.settle(lifetime)
+    assert not settled.ended
+    (question,) = await world.service.questions(lifetime_id=lifetime.lifetime_id)
+    assert question.lifetime_id != lifetime.lifetime_id
+    await world.service.answer(lifetime.lifetime_id, "out", exec_id="ask")
+    assert await world.result(lifetime) == "out"
 
 
-@virtual
+@everywhere
 async def test_a_paused_lifetime_is_settled_once_what_is_in_flight_is_recorded(world: World) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -57,7 +54,7 @@ async def test_a_paused_lifetime_is_settled_once_what_is_in_flight_is_recorded(w
     await begun.wait()
     await world.service.pause(lifetime.lifetime_id)
     settling = asyncio.ensure_future(world.settle(lifetime))
-    await asyncio.sleep(60)
+    await world.rest()
     assert not settling.done(), "an attempt is in flight"
     go_on.set()
     assert (await settling).status == "PAUSED"
@@ -66,7 +63,7 @@ async def test_a_paused_lifetime_is_settled_once_what_is_in_flight_is_recorded(w
     assert await world.result(lifetime) == "done"
 
 
-@virtual
+@everywhere
 async def test_an_idempotency_key_starts_one_lifetime_of_one_graph(world: World) -> None:
     ask, other = family(0)[0], Graph("other", "1.0.0").start(human("ask", prompt="?")).final("ask")
     first = await world.start(ask, idempotency_key="k")

@@ -1,15 +1,13 @@
-"""The installations that are compared: a runtime each, with its files, or on the real servers."""
+"""The installations that are compared: one process with its files, or eight of them on the real servers."""
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.adapters import servers
-from tests.adapters.postgres_stores import with_options
+from tests.acceptance.fleet import Fleet
 from tests.histories.shapes import Story
 from tests.histories.stage import Stage
 from tickwork.model.lifetime import Lifetime
@@ -21,12 +19,9 @@ from tickwork.transfer.exporting import Exporting
 from tickwork.transfer.importing import Imported, Importing
 from tickwork.transfer.reading import read
 
-PREFIX = f"parity{os.getpid()}"
-"""Of topics, blobs and the schema of this process of tests: the servers are shared."""
-
 
 class Installation:
-    """A runtime on one profile, and what goes out of it and into it."""
+    """A runtime on one profile that is asked, and what goes out of the installation and into it."""
 
     def __init__(self, runtime: Runtime, blobs: BlobStore) -> None:
         self.runtime, self.blobs = runtime, blobs
@@ -56,28 +51,25 @@ class Installation:
 
 
 @asynccontextmanager
-async def installed(profile: Profile) -> AsyncIterator[Installation]:
-    """One process with all roles."""
-    async with Runtime(profile) as runtime:
-        blobs = profile.open_blobs(runtime.clock)
-        await blobs.start()
-        try:
-            yield Installation(runtime, blobs)
-        finally:
-            await blobs.stop()
+async def installed(runtime: Runtime) -> AsyncIterator[Installation]:
+    """What this runtime, which is started, belongs to."""
+    blobs = runtime.profile.open_blobs(runtime.clock)
+    await blobs.start()
+    try:
+        yield Installation(runtime, blobs)
+    finally:
+        await blobs.stop()
 
 
-def local(folder: Path) -> Profile:
-    """The local profile in a folder."""
-    return Profile.local(folder)
+@asynccontextmanager
+async def local(folder: Path) -> AsyncIterator[Installation]:
+    """One process with all roles, on the local profile in a folder."""
+    async with Runtime(Profile.local(folder)) as runtime, installed(runtime) as installation:
+        yield installation
 
 
-def cloud(database: str) -> Profile:
-    """The real servers, with topics and blobs under a prefix that nobody else has. `database`: a schema's URL."""
-    return Profile(
-        name="cloud",
-        bus_url=f"{servers.kafka()}/{PREFIX}?partitions=3",
-        state_url=database,
-        blob_url=with_options(servers.s3(), prefix=PREFIX),
-        kv_url=servers.redis(),
-    )
+@asynccontextmanager
+async def cloud(fleet: Fleet) -> AsyncIterator[Installation]:
+    """Two members of each role on the real servers, asked through a client."""
+    async with installed(fleet.client) as installation:
+        yield installation

@@ -12,7 +12,7 @@ from tests.histories.shapes import ABOVE, BELOW, USE
 from tests.histories.stage import Stage
 from tests.parity.checks import identical, same_ways
 from tests.parity.shapes import STORIES
-from tests.parity.stages import installed, local
+from tests.parity.stages import local
 from tickwork.model.messages import Append
 from tickwork.model.records import Event
 
@@ -21,7 +21,7 @@ PARTS = 4
 
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_every_story_goes_the_same_way_in_another_home(part: int, tmp_path: Path) -> None:
-    async with installed(local(tmp_path / "here")) as here, installed(local(tmp_path / "there")) as there:
+    async with local(tmp_path / "here") as here, local(tmp_path / "there") as there:
         for name, story in list(STORIES.items())[part::PARTS]:
             await same_ways(name, story, here, there, back=False)
 
@@ -31,7 +31,7 @@ async def test_a_deadline_passes_while_an_imported_lifetime_stands_still(tmp_pat
     log = history.log[: next(e.seq for e in history.log if isinstance(e.entry, Event) and e.entry.type == "waiting")]
     waits = msgspec.structs.replace(history.lifetime, status="WAITING", finished_at=None)
     begin = Append("default", waits.lifetime_id, tuple(e.entry for e in log), ats=tuple(e.at for e in log))
-    async with installed(local(tmp_path / "here")) as here, installed(local(tmp_path / "there")) as there:
+    async with local(tmp_path / "here") as here, local(tmp_path / "there") as there:
         await here.runtime.service.register(history.graph)
         await here.runtime.store.create_lifetime(waits, begin)
         stage = Stage(there.runtime)
@@ -47,7 +47,7 @@ async def test_a_deadline_passes_while_an_imported_lifetime_stands_still(tmp_pat
 
 
 async def test_a_child_without_its_parent_ends_and_tells_nobody(tmp_path: Path) -> None:
-    async with installed(local(tmp_path / "here")) as here, installed(local(tmp_path / "there")) as there:
+    async with local(tmp_path / "here") as here, local(tmp_path / "there") as there:
         stage, other = Stage(here.runtime), Stage(there.runtime)
         await stage.bind(BELOW, {"work": lambda ctx: stage.held()})
         parent = await stage.start(ABOVE, {"plan": "a"})

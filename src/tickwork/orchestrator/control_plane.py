@@ -174,12 +174,7 @@ class ControlPlane:
     def activity(self, lifetime_id: str) -> tuple[int, tuple[str, ...]]:
         """How many visits of a lifetime are at executors or about to be, and which children it waits for."""
         state = self._held(lifetime_id)
-        if state is None:
-            return 0, ()
-        nodes = state.topology.nodes
-        sent = [v for v in state.open.values() if v.phase in ("sent", "reconciling")]
-        children = [child_lifetime_id(v.exec_id, v.created_at) for v in sent if nodes[v.node].child is not None]
-        return len(sent) - len(children), tuple(children)
+        return activity_of(state) if state is not None else (0, ())
 
     def moving(self) -> int:
         """How many lifetimes move in this process: what new starts are measured by."""
@@ -473,6 +468,14 @@ class ControlPlane:
             found.append(state.parent[0])
             state = self._held(state.parent[0])
         return found
+
+
+def activity_of(state: LifetimeState) -> tuple[int, tuple[str, ...]]:
+    """How many visits of a lifetime are at executors or about to be, and which children it waits for."""
+    nodes = state.topology.nodes
+    sent = [v for v in state.open.values() if v.phase in ("sent", "reconciling")]
+    children = [child_lifetime_id(v.exec_id, v.created_at) for v in sent if nodes[v.node].child is not None]
+    return len(sent) - len(children), tuple(children)
 
 
 def _at_executors(state: LifetimeState, before: int | None = None) -> dict[str, bool]:
