@@ -17,7 +17,7 @@ SLOW := $(PY) -m pytest -m "slow and not servers"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-cloud test-servers test-all check format sim sim-long sim-core crash-sweep faults chaos bench docs deploy-check services services-down clean
+.PHONY: help setup demo test test-slow test-cloud test-servers test-all check format sim sim-long sim-core crash-sweep faults chaos chaos-some bench docs deploy-check services services-down clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ faults: setup  ## the fault report: the same kills for Tickwork and the peers th
 
 chaos: setup  ## separate processes and real servers under faults, all scenarios (docs/chaos.md)
 	$(PY) -m tests.chaos --all
+
+chaos-some: setup  ## one fault of each kind, with what it has to leave whole: minutes
+	$(PY) -m pytest tests/chaos/test_chaos.py
 
 deploy-check: setup  ## render the Helm chart and hold it, Compose and the alerts to their schemas (needs Go)
 	deploy/validate

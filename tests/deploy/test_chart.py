@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from tickwork import __version__
 from tickwork.adapters.bus.kafka.address import Options
-from tickwork.metrics import exposition
+from tickwork.adapters.state.postgres import PostgresStore
+from tickwork.metrics import exposition, of_servers
 from tickwork.profiles import Profile
 from tickwork.runtime import Runtime
 
@@ -146,13 +147,21 @@ def alerts() -> Iterator[dict[str, Any]]:
         yield from group["rules"]
 
 
-async def test_alerts_ask_for_metrics_that_there_are() -> None:
+async def metrics() -> set[str]:
+    """The names of all metrics of our processes, also of those with Postgres."""
     async with Runtime(Profile.test()) as runtime:
-        page = exposition(await runtime.measurements.measurements()).decode()
-    told = set(re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE))
+        clock = runtime.clock
+        runtime.measurements.servers = {"state": runtime.store}
+        families = await runtime.measurements.measurements()
+    families += of_servers({"state": PostgresStore("postgresql://me@host/db", clock)}, {})
+    told = set(re.findall(r"^# TYPE (\w+) ", exposition(families).decode(), re.MULTILINE))
+    return told | {f"{family.name}_bucket" for family in families if family.kind == "histogram"}
+
+
+async def test_alerts_ask_for_metrics_that_there_are() -> None:
     asked = {name for rule in alerts() for name in re.findall(r"\b(?:tickwork|kafka)_\w+", rule["expr"])}
     assert len(asked) > 10
-    assert asked - FOREIGN <= told
+    assert asked - FOREIGN <= await metrics()
 
 
 def test_alerts_are_told_apart_and_explained() -> None:
