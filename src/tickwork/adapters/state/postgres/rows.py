@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from tickwork.errors import StoreCorrupt
 from tickwork.model.lifetime import Lifetime, Question
-from tickwork.model.records import LogEntry, decode_entry, encode_entry
+from tickwork.model.records import encode_entry
 from tickwork.ports import StoredGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import asyncpg
 
@@ -66,20 +65,6 @@ def entry_rows(append: Append) -> list[tuple[str, bytes]]:
         if not keepable(*named):
             raise NotKeepable("the id of a timer or a question has a character that this database cannot hold")
     return rows
-
-
-def log_entries(rows: Iterable[Row], lifetime_id: str) -> list[LogEntry]:
-    """Entries of (seq, at, body) rows. StoreCorrupt when a body cannot be decoded."""
-    entries = []
-    for seq, at, body in rows:
-        try:
-            entries.append(LogEntry(seq, at, decode_entry(body)))
-        except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
-            raise StoreCorrupt(
-                f"Entry {seq} of lifetime {lifetime_id} cannot be read: {error}. The database was changed from "
-                "outside or its disk is failing; restore a backup. Other lifetimes are not affected."
-            ) from None
-    return entries
 
 
 def lifetime_row(lifetime: Lifetime) -> tuple[Any, ...]:

@@ -7,14 +7,13 @@ compared on every start. A login that may not migrate can use a database that is
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from tickwork import __version__
+from tickwork.adapters.sql_files import migrations_of, statements_of
 from tickwork.adapters.state.postgres.connections import APP, SYSTEM, Patience, connect
 from tickwork.adapters.state.postgres.failures import Failures
 from tickwork.errors import StorageError, StoreTooNew
@@ -44,32 +43,11 @@ RACES = (
 TRIES = 20
 
 
-class Migration(NamedTuple):
-    """A step of the schema, from version `number - 1` to `number`."""
+statements = partial(statements_of, "tickwork.adapters.state.postgres")
+"""The statements of the folder sql/, by the name of their file."""
 
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the file, in hex."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-@cache
-def statements() -> dict[str, str]:
-    """The statements of the folder sql/, by the name of their file."""
-    folder = files("tickwork.adapters.state.postgres") / "sql"
-    return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in folder.iterdir()}
-
-
-@cache
-def migrations() -> tuple[Migration, ...]:
-    """All migrations that this version of Tickwork knows, in order."""
-    folder = files("tickwork.adapters.state.postgres") / "migrations"
-    found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
-    return tuple(Migration(int(name[:4]), name, (folder / name).read_text(encoding="utf-8")) for name in found)
+migrations = partial(migrations_of, "tickwork.adapters.state.postgres")
+"""All migrations that this version of Tickwork knows, in order."""
 
 
 async def open_schema(address: Address, clock: Clock, *, readonly: bool) -> int:

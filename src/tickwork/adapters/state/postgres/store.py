@@ -9,11 +9,12 @@ Time is the database's, so that no process fires a timer early by a clock of its
 
 from __future__ import annotations
 
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from tickwork.adapters.logs import check_beginning, log_entries
 from tickwork.adapters.state.postgres.address import Address
 from tickwork.adapters.state.postgres.appending import Appending
 from tickwork.adapters.state.postgres.batch import AppendUnit, CreateUnit, Unit
@@ -31,7 +32,6 @@ from tickwork.adapters.state.postgres.rows import (
     keepable,
     label_line,
     lifetime_from,
-    log_entries,
     question_from,
 )
 from tickwork.adapters.state.postgres.schema import migrations, open_schema, schema_version, statements
@@ -60,6 +60,10 @@ AFTER_ANY_ID = "\U0010ffff"
 AFTER_ANY_TIME = 2**63 - 1
 PREFIX_MATCHES = 5
 """How many candidates an ambiguous prefix names (the port says so)."""
+
+
+DAMAGED = "The database was changed from outside or its disk is failing"
+"""What it may come of that an entry cannot be read."""
 
 
 class PostgresStore:
@@ -158,16 +162,10 @@ class PostgresStore:
 
     async def create_lifetime(self, lifetime: Lifetime, started: Append) -> tuple[Lifetime, bool]:
         """Inserts the lifetime and its first entries; (the one that was first, False) when there is one."""
-        if (started.tenant_id, started.lifetime_id) != (lifetime.tenant_id, lifetime.lifetime_id):
-            raise ValueError("a lifetime is created with entries of its own")
-        if started.expect:
-            raise ValueError("the log of a new lifetime is empty, so no last seq of it can be expected")
-        ats = started.ats
-        if ats is not None and (len(ats) != len(started.entries) or any(a > b for a, b in pairwise(ats))):
-            raise ValueError("history has one time for each entry, and none before the one before it")
+        check_beginning(lifetime, started)
         named = (lifetime.lifetime_id, lifetime.tenant_id, lifetime.graph_name, lifetime.graph_version)
         self._require_keepable("the lifetime", *named, lifetime.graph_digest, lifetime.idempotency_key)
-        first = _unit(started, ats)
+        first = _unit(started, started.ats)
         unit = CreateUnit(lifetime, first)
         await self._submit([unit], 1 + len(first.rows), 500 + _size(first))
         if unit.error is not None:
@@ -199,7 +197,7 @@ class PostgresStore:
         for seq, row in enumerate(rows, max(after, 0) + 1):
             if row[0] != seq:
                 raise self._missing(lifetime_id, seq)
-        return log_entries(rows, lifetime_id)
+        return log_entries(rows, lifetime_id, DAMAGED)
 
     async def read_entries(self, tenant_id: str, lifetime_id: str, seqs: Sequence[int]) -> list[LogEntry]:
         """The entries at these seqs, in the order asked; StoreCorrupt when one is missing."""
@@ -208,7 +206,7 @@ class PostgresStore:
         for seq in seqs:
             if seq not in found:
                 raise self._missing(lifetime_id, seq)
-        return log_entries([found[seq] for seq in seqs], lifetime_id)
+        return log_entries([found[seq] for seq in seqs], lifetime_id, DAMAGED)
 
     async def get_lifetime(self, tenant_id: str, id_or_prefix: str) -> list[Lifetime]:
         """The lifetimes whose id begins so, at most 5."""

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from tickwork.errors import StoreCorrupt
 from tickwork.model.lifetime import Lifetime, Question
-from tickwork.model.records import LogEntry, decode_entry, encode_entry
+from tickwork.model.records import encode_entry
 from tickwork.ports import StoredGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tickwork.model.messages import Append
 
 Row: TypeAlias = "tuple[Any, ...]"
@@ -40,20 +37,6 @@ def entry_rows(append: Append) -> list[tuple[str, bytes]]:
         if len(body) > ENTRY_LIMIT:
             raise TooLarge(f"entry {entry_id} has {len(body):,} bytes, and {ENTRY_LIMIT:,} is the limit")
     return rows
-
-
-def log_entries(rows: Sequence[Row], lifetime_id: str) -> list[LogEntry]:
-    """Entries of (seq, at, body) rows. StoreCorrupt when a body cannot be decoded."""
-    entries = []
-    for seq, at, body in rows:
-        try:
-            entries.append(LogEntry(seq, at, decode_entry(body)))
-        except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
-            raise StoreCorrupt(
-                f"Entry {seq} of lifetime {lifetime_id} cannot be read: {error}. The file was changed from outside or "
-                "the disk is failing; restore a backup. Other lifetimes are not affected."
-            ) from None
-    return entries
 
 
 def lifetime_row(lifetime: Lifetime) -> Row:

@@ -6,14 +6,12 @@ A migration is one file, `NNNN_name.sql`, applied in one transaction together wi
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-from functools import cache
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from tickwork import __version__
+from tickwork.adapters.sql_files import migrations_of, statements_of
 from tickwork.errors import StorageError, StoreTooNew
 
 MEMORY = ":memory:"
@@ -32,32 +30,11 @@ READABLE_FROM = 1
 """The oldest schema version that is read without migrating it: what came after it only added tables."""
 
 
-class Migration(NamedTuple):
-    """A step of the schema, from version `number - 1` to `number`."""
+statements = partial(statements_of, "tickwork.adapters.state.sqlite")
+"""The statements of the folder sql/, by the name of their file."""
 
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the file, in hex."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-@cache
-def statements() -> dict[str, str]:
-    """The statements of the folder sql/, by the name of their file."""
-    folder = files("tickwork.adapters.state.sqlite") / "sql"
-    return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in folder.iterdir()}
-
-
-@cache
-def migrations() -> tuple[Migration, ...]:
-    """All migrations that this version of Tickwork knows, in order."""
-    folder = files("tickwork.adapters.state.sqlite") / "migrations"
-    found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
-    return tuple(Migration(int(name[:4]), name, (folder / name).read_text(encoding="utf-8")) for name in found)
+migrations = partial(migrations_of, "tickwork.adapters.state.sqlite")
+"""All migrations that this version of Tickwork knows, in order."""
 
 
 def connect_writer(path: str) -> sqlite3.Connection:

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from tickwork.adapters.logs import check_beginning, log_entries
 from tickwork.adapters.state.sqlite.failures import storage_error
 from tickwork.adapters.state.sqlite.group_commit import GroupCommit
 from tickwork.adapters.state.sqlite.ledger import SqliteLedger, read_totals
 from tickwork.adapters.state.sqlite.letters import ADDED_IN, BuryUnit, ForgetUnit, letter_from
 from tickwork.adapters.state.sqlite.policies import PolicySetUnit, PolicyUnit, policies_from
-from tickwork.adapters.state.sqlite.rows import Row, entry_rows, graph_from, lifetime_from, log_entries, question_from
+from tickwork.adapters.state.sqlite.rows import Row, entry_rows, graph_from, lifetime_from, question_from
 from tickwork.adapters.state.sqlite.schema import (
     MEMORY,
     connect_reader,
@@ -55,6 +56,10 @@ T = TypeVar("T")
 AFTER_ANY_ID = "\U0010ffff"
 PREFIX_MATCHES = 5
 """How many candidates an ambiguous prefix names (the port says so)."""
+
+
+DAMAGED = "The file was changed from outside or the disk is failing"
+"""What it may come of that an entry cannot be read."""
 
 
 class SqliteStore:
@@ -127,15 +132,9 @@ class SqliteStore:
 
     async def create_lifetime(self, lifetime: Lifetime, started: Append) -> tuple[Lifetime, bool]:
         """Inserts the lifetime and its first entries; (the one that was first, False) when there is one."""
-        if (started.tenant_id, started.lifetime_id) != (lifetime.tenant_id, lifetime.lifetime_id):
-            raise ValueError("a lifetime is created with entries of its own")
-        if started.expect:
-            raise ValueError("the log of a new lifetime is empty, so no last seq of it can be expected")
-        ats = started.ats
-        if ats is not None and (len(ats) != len(started.entries) or any(a > b for a, b in pairwise(ats))):
-            raise ValueError("history has one time for each entry, and none before the one before it")
+        check_beginning(lifetime, started)
         rows = entry_rows(started)
-        unit = CreateUnit(lifetime, AppendUnit(started, rows, ats=ats))
+        unit = CreateUnit(lifetime, AppendUnit(started, rows, ats=started.ats))
         await self._submit([unit], 1 + len(rows), 500 + sum(len(body) for _, body in rows))
         if unit.error is not None:
             raise unit.error
@@ -168,7 +167,7 @@ class SqliteStore:
         for seq, row in enumerate(rows, max(after, 0) + 1):
             if row[0] != seq:
                 raise self._missing(lifetime_id, seq)
-        return log_entries(rows, lifetime_id)
+        return log_entries(rows, lifetime_id, DAMAGED)
 
     async def read_entries(self, tenant_id: str, lifetime_id: str, seqs: Sequence[int]) -> list[LogEntry]:
         """The entries at these seqs, in the order asked; StoreCorrupt when one is missing."""
@@ -178,7 +177,7 @@ class SqliteStore:
         for seq in seqs:
             if seq not in found:
                 raise self._missing(lifetime_id, seq)
-        return log_entries([found[seq] for seq in seqs], lifetime_id)
+        return log_entries([found[seq] for seq in seqs], lifetime_id, DAMAGED)
 
     async def get_lifetime(self, tenant_id: str, id_or_prefix: str) -> list[Lifetime]:
         """The lifetimes whose id begins so, at most 5."""
