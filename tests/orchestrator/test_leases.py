@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from tests.orchestrator.site import Site, play
-from tickwork import END, Graph, PlanInput, RetryPolicy, plan, task
+from tickwork import END, Graph, PlanInput, RetryPolicy, human, plan, task
 from tickwork.adapters.kv.memory import MemoryKV
 from tickwork.executor.claims import Claims
 from tickwork.model.claims import LEASE, claim_key, claim_value
+from tickwork.model.lifetime import Projection
+from tickwork.model.messages import Append
 from tickwork.model.records import Event, Execution
 from tickwork.orchestrator.leases import Leases
+from tickwork.orchestrator.sweeper import nudge
 from tickwork.ports import BusMessage
 from tickwork.testing.virtual import VirtualClock
 
@@ -134,6 +137,26 @@ def test_a_permit_that_comes_when_the_worker_was_given_up_is_not_used() -> None:
         assert calls == ["paid"]
 
     play(Graph("pay").start(pay).final(pay).bind(), scene)
+
+
+def test_a_status_that_got_lost_is_said_again_to_who_finds_the_lifetime_running() -> None:
+    ask = human("ask", prompt="Go on?")
+
+    async def scene(at: Site) -> None:
+        lifetime = await at.service.start("asking")
+        await at.clock.sleep(1)
+        await at.service.pause(lifetime.lifetime_id)
+        await at.clock.sleep(1)
+        paused = await at.service.get(lifetime.lifetime_id)
+        assert paused.status == "PAUSED"
+        lost = Append(lifetime.tenant_id, lifetime.lifetime_id, (), Projection("RUNNING"))
+        await at.store.append([lost])
+        assert (await at.service.get(lifetime.lifetime_id)).status == "RUNNING"
+        await at.planes.publish([nudge(lifetime.tenant_id, lifetime.lifetime_id, paused.last_seq, at.clock.now())])
+        await at.clock.sleep(1)
+        assert (await at.service.get(lifetime.lifetime_id)).status == "PAUSED"
+
+    play(Graph("asking").start(ask).final(ask).bind(), scene)
 
 
 def test_long_work_of_a_living_worker_is_left_alone_also_when_the_store_of_claims_forgets() -> None:

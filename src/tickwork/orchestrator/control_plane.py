@@ -359,6 +359,9 @@ class ControlPlane:
             first, at = reference.first_seq, reference.at
             logged = [LogEntry(seq, at, entry) for seq, entry in enumerate(reference.entries, first)]
             state = await self._advance(state, logged)
+            if not logged and state.status in ("WAITING", "PAUSED"):
+                # Somebody found it among those that run: how it stands got lost on its way to the lists.
+                await self._performer.perform(state, [], None)
         self._file(state, moved=state.seq > before)
 
     async def _was_here(self, reference: Committed) -> bool:
