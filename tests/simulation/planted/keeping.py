@@ -47,7 +47,7 @@ def references_before_commit() -> Iterator[None]:
 
     async def record(self: Any, batch: Sequence[Append]) -> list[Appended]:
         for append in batch:
-            if append.lifetime_id in ends and append.expect is None:
+            if append.entries and append.lifetime_id in ends and append.expect is None:
                 first = ends[append.lifetime_id] + 1
                 await self.publish(
                     [Committed(append.tenant_id, append.lifetime_id, first, self._clock.now(), append.entries)]
@@ -125,7 +125,7 @@ def compare_and_set_ignored() -> Iterator[None]:
         unit.append.expect = None
         return real(self, unit, now)
 
-    # Workers that notice that they were silent would make good what it breaks.
+    # Workers that notice that they were silent make good what it breaks.
     with swapped(Transaction, "_place", place), swapped(Executor, "_silent", lambda *_: False):
         yield
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.simulation.planted.bug import plant, swapped
@@ -10,6 +10,7 @@ from tickwork.executor.attempt import Attempt
 from tickwork.executor.claims import Claims, Published
 from tickwork.executor.lanes import Lanes
 from tickwork.executor.payloads import LargePayloads
+from tickwork.executor.worker import Executor
 from tickwork.model.claims import claim_key, claim_value
 from tickwork.orchestrator.leases import Leases, Verdict
 from tickwork.sdk.context import Context
@@ -57,9 +58,9 @@ def lease_by_wall_clock() -> Iterator[None]:
         self._value = claim_value(self._worker, here())
         return await real_take(self, work_id)
 
-    async def beat(self: Any, *rest: Any) -> None:
+    async def beat(self: Any, *rest: Any) -> Sequence[str]:
         self._beat = here()
-        await real_beat(self, *rest)
+        return await real_beat(self, *rest)
 
     async def look(self: Any, exec_id: str, *, called: bool = False, glance: bool = False) -> Verdict:
         value = await self._kv.get(claim_key(exec_id))
@@ -104,8 +105,8 @@ def frozen_sweeper_judges() -> Iterator[None]:
 
 @plant("a worker does not renew its claims", "I12", calm=True, **LONG)
 def claims_not_renewed() -> Iterator[None]:
-    async def beat(_self: Any, *_: Any) -> None:
-        """Nothing."""
+    async def beat(_self: Any, *_: Any) -> Sequence[str]:
+        return ()
 
     with swapped(Claims, "beat", beat):
         yield
@@ -154,7 +155,6 @@ def told_to_stop_and_goes_on() -> Iterator[None]:
 )
 def record_lost_on_the_way() -> Iterator[None]:
     from tickwork.errors import StorageError
-    from tickwork.executor.worker import Executor
 
     async def publish_surely(self: Any, topic: str, batch: Any) -> None:
         try:
@@ -174,7 +174,8 @@ def record_lost_on_the_way() -> Iterator[None]:
 def intent_not_revoked() -> Iterator[None]:
     from tickwork.orchestrator import visits
 
-    with swapped(visits, "revoked", lambda *_: ()):
+    # Workers that notice that they were silent make good what it breaks.
+    with swapped(visits, "revoked", lambda *_: ()), swapped(Executor, "_silent", lambda *_: False):
         yield
 
 

@@ -286,9 +286,12 @@ class Checker:
         retried = {event.data["exec_id"] for event in self.history.events("reconciled")}
         for before in self.history.at(entry.branch, entry.name, entry.iteration, entry.attempt - 1):
             earlier = [c for c in self.world.ledger.by_exec.get(before, []) if c.lifetime_id == self.lifetime_id]
-            if not earlier or not calls or before in retried:
+            if not earlier or not calls:
                 continue
-            if earlier[0].how != "RetryableError" or earlier[0].began > calls[0].began:
+            # Whoever said that it is to be made again knew of no call; so none may come after that.
+            if earlier[0].began > calls[0].began:
+                self.wrong("I3", f"{_said(entry)} was called, and the attempt before it was called after that")
+            elif before not in retried and earlier[0].how != "RetryableError":
                 self.wrong("I3", f"{_said(entry)} was called although the attempt before it may have had its effect")
 
     def _attempts(self) -> None:
