@@ -90,12 +90,19 @@ class Account:
         times = Counter(_visit(call) for call in self.calls)
         return sum(max(0, n - 1 - failures[visit]) for visit, n in times.items())
 
-    def recovered(self) -> dict[str, int]:
-        """What the logs say of recovery: entries that only a death, a late result or a person in doubt makes."""
+    def recovered(self, *, called: bool = False) -> dict[str, int]:
+        """What the logs say of recovery: entries that only a death, a late result or a person in doubt makes.
+
+        `called`: not of calls that were announced by an intent and never made. A worker that stood still between the
+        two gives such a call back, for somebody may have let it be made again meanwhile.
+        """
         kinds: Counter[str] = Counter()
+        made = {call.exec_id for call in self.calls}
         for row in self.rows.values():
             for e in row.log:
                 if isinstance(e, Event):
+                    if called and e.type in ("unknown", "reconciled") and e.data["exec_id"] not in made:
+                        continue
                     kinds[e.type] += e.type in ("unknown", "reconciled", "superseded")
                 elif e.error is not None and e.error.type == "LeaseExpired":
                     kinds["LeaseExpired"] += 1

@@ -56,10 +56,6 @@ CANNOT: dict[tuple[str, str], str] = {
 """Points that a shape never passes, and why. That it really never does is checked, too."""
 
 
-ASKED = ("unknown", "reconciled")
-"""Events about a call that may have been made once, when nobody knows whether it was."""
-
-
 class Cell(msgspec.Struct):
     """One cell; `at` 0: the seed says at which passing. `kills` > 0: a home of all shapes that is killed so often."""
 
@@ -185,9 +181,7 @@ class Bench:
                 account.wrong.append("it was not seen to stop")
             if death.code == ENDED or account.wrong:
                 break
-        # Who was frozen between an intent and its receipt does not make that call: what became of it is asked.
-        recovered = {what: times for what, times in account.recovered().items() if what not in ASKED}
-        if cell.fault == "stop" and recovered:
+        if cell.fault == "stop" and (recovered := account.recovered(called=True)):
             account.wrong.append(f"nobody died, and yet something was recovered: {recovered}")
         return self._closed(report, account)
 
