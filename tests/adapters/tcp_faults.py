@@ -3,8 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+
+class Port:
+    """A port of loopback that takes connections at times, and stays its own while it refuses them."""
+
+    def __init__(self, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self._serve = serve
+        self.number = 0
+        self._server: asyncio.Server | None = None
+        self._kept: socket.socket | None = None
+
+    async def listen(self) -> None:
+        """Takes connections (again), always on the same port."""
+        if self._server is None:
+            place, self._kept = self._kept or self._bound(), None
+            self._server = await asyncio.start_server(self._serve, sock=place, limit=1024 * 1024)
+            self.number = place.getsockname()[1]
+
+    def refuse(self) -> None:
+        """Who connects is refused. Nobody else gets the port meanwhile."""
+        if self._server is not None:
+            self._server.close()
+            self._server, self._kept = None, self._bound()
+
+    def close(self) -> None:
+        """The end: the port is free."""
+        self.refuse()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _bound(self) -> socket.socket:
+        place = socket.socket()
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", self.number))
+        return place
 
 
 class TcpProxy:
@@ -12,24 +49,30 @@ class TcpProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self.port = 0
+        self._own = Port(self._serve)
         self.answering = True
         """Otherwise connections are taken, and what comes is swallowed."""
         self.taken = 0
         """Connections so far."""
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._own.number
 
     async def listen(self) -> None:
         """Takes connections (again), always on the same port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._own.listen()
 
     async def leave(self) -> None:
         """Refuses connections, and cuts those that there are."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._own.refuse()
+        self.cut()
+
+    async def close(self) -> None:
+        """The end: cuts what there is, and the port is free."""
+        self._own.close()
         self.cut()
 
     def cut(self) -> None:
@@ -65,4 +108,4 @@ async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
     try:
         yield proxy
     finally:
-        await proxy.leave()
+        await proxy.close()

@@ -98,4 +98,4 @@ async def test_a_broker_that_is_away_is_told_in_two_lines(said: pytest.LogCaptur
         assert "answers again" in said.messages[-1]
     finally:
         await bus.stop()
-        await proxy.leave()
+        await proxy.close()

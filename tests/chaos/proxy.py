@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from tests.adapters.http_faults import FaultyProxy
-from tests.adapters.tcp_faults import TcpProxy
+from tests.adapters.tcp_faults import Port, TcpProxy
 
 HTTP = ("s3",)
 """Servers that are broken by the request; all others by the byte."""
@@ -171,8 +171,7 @@ class Link(TcpProxy):
             case "refuse":
                 await self.leave()
             case "accept":
-                if self._server is None:
-                    await self.listen()
+                await self.listen()
             case _:
                 raise ValueError(order)
 
@@ -185,10 +184,14 @@ class HttpLink:
         self._proxy.fault = self._fault
         self._rng = rng
         self.faults = Faults()
-        self.port = 0
+        self._own = Port(self._proxy.serve)
         self.fired = 0
         self.taken = 0
-        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._own.number
 
     def _fault(self, _method: str, _path: str) -> str:
         drawn, faults = self._rng.random(), self.faults
@@ -205,20 +208,17 @@ class HttpLink:
 
     async def listen(self) -> None:
         """Takes connections (again), always on the same port."""
-        self._server = await asyncio.start_server(self._proxy.serve, "127.0.0.1", self.port, limit=1024 * 1024)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._own.listen()
 
     async def obey(self, order: str, given: dict[str, Any]) -> None:
         """Does what is asked for."""
         match order:
             case "set":
                 self.faults = msgspec.convert(given, Faults)
-            case "refuse" if self._server is not None:
-                self._server.close()
-                self._server = None
+            case "refuse":
+                self._own.refuse()
             case "accept":
-                if self._server is None:
-                    await self.listen()
+                await self.listen()
             case _:
                 raise ValueError(order)
 

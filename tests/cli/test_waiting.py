@@ -110,7 +110,7 @@ async def test_it_waits_for_a_server_that_is_away(cloud: dict[str, str], home: P
             assert one.process.returncode == 0, one.said
             assert "ended in good order" in one.said
     finally:
-        await proxy.leave()
+        await proxy.close()
 
 
 @pytest.mark.parametrize("name", ["TICKWORK_BUS_URL", "TICKWORK_STATE_URL", "TICKWORK_BLOB_URL"])
