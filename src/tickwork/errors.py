@@ -135,6 +135,10 @@ class StorageError(TickworkError):
     code = "storage"
 
 
+class ServerAway(StorageError):
+    """A server cannot be reached, is starting, or takes nothing now: the same may succeed a little later."""
+
+
 class StoreTooNew(StorageError):
     """The database was written by a newer Tickwork than this one."""
 

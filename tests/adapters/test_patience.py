@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import ssl
 
+import asyncpg
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from tickwork.adapters.patience import Patience, passes
+from tickwork.adapters.blob.objects.failures import Refusals
+from tickwork.adapters.bus.kafka.failures import refused
+from tickwork.adapters.patience import Patience
+from tickwork.adapters.state.postgres import failures
 from tickwork.clock import SystemClock
-from tickwork.errors import StorageError, StorageFull
+from tickwork.errors import ServerAway, StorageError, StorageFull
 
 
 class Hand(SystemClock):
@@ -24,12 +29,6 @@ class Hand(SystemClock):
         self.time += seconds
 
 
-def refused(why: BaseException | None) -> StorageError:
-    error = StorageError("the database does not answer")
-    error.__context__ = why
-    return error
-
-
 class Server:
     """One that is there after so many tries."""
 
@@ -39,7 +38,7 @@ class Server:
     async def start(self) -> str:
         self.tries -= 1
         if self.tries >= 0:
-            raise refused(ConnectionRefusedError(111, "refused"))
+            raise ServerAway("the database does not answer")
         return "here"
 
 
@@ -61,17 +60,52 @@ async def test_a_command_does_not_wait() -> None:
         await Patience(Hand(), waits=False).surely(Server(1).start)
 
 
+@pytest.mark.parametrize("kind", [StorageError, StorageFull])
+async def test_what_somebody_has_to_mend_is_not_waited_for(kind: type[StorageError]) -> None:
+    async def start() -> None:
+        raise kind("mend it")
+
+    with pytest.raises(StorageError, match="mend it"):
+        await Patience(Hand(), waits=True).surely(start)
+
+
+def postgres(error: BaseException) -> StorageError:
+    return failures.storage_error(error, "here", str(error))
+
+
+def objects(error: BaseException) -> StorageError:
+    return Refusals("the bucket", ()).refused("Starting", error)
+
+
+def kafka(code: int, last: int | None = None) -> StorageError:
+    return refused(
+        "connecting", "here", KafkaException(KafkaError(code)), last=None if last is None else KafkaError(last)
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "away"),
     [
-        (refused(ConnectionRefusedError(111, "refused")), True),
-        (refused(TimeoutError()), True),
-        (refused(None), False),
-        (refused(ssl.SSLCertVerificationError("not trusted")), False),
-        (refused(FileNotFoundError(2, "no such certificate")), False),
-        (refused(ValueError("odd")), False),
-        (StorageFull("no space"), False),
+        (postgres(ConnectionRefusedError(111, "refused")), True),
+        (postgres(TimeoutError()), True),
+        (postgres(asyncpg.CannotConnectNowError("starting up")), True),
+        (postgres(asyncpg.TooManyConnectionsError("53300")), True),
+        (postgres(ssl.SSLCertVerificationError("not trusted")), False),
+        (postgres(FileNotFoundError(2, "no such certificate")), False),
+        (postgres(asyncpg.InvalidPasswordError("wrong")), False),
+        (postgres(asyncpg.InvalidCatalogNameError("no such database")), False),
+        (postgres(asyncpg.DiskFullError("no space")), False),
+        (postgres(ValueError("odd")), False),
+        (kafka(KafkaError._TRANSPORT), True),
+        (kafka(KafkaError._TRANSPORT, KafkaError._RESOLVE), True),
+        (kafka(KafkaError._TRANSPORT, KafkaError._AUTHENTICATION), False),
+        (kafka(KafkaError.TOPIC_AUTHORIZATION_FAILED), False),
+        (objects(ConnectionError("tcp connect error")), True),
+        (objects(OSError("status code: 503")), True),
+        (objects(OSError("status code: 403")), False),
+        (objects(OSError("status code: 404: <Code>NoSuchBucket</Code>")), False),
+        (objects(OSError("status code: 507")), False),
     ],
 )
-def test_only_what_passes_by_itself_is_waited_for(error: StorageError, away: bool) -> None:
-    assert passes(error) is away
+def test_every_adapter_says_what_passes_by_itself(error: StorageError, away: bool) -> None:
+    assert isinstance(error, ServerAway) is away, error

@@ -1,17 +1,16 @@
 """How a service starts while a server is away: it waits, tries again with growing pauses, and says what it waits for.
 
-Only what passes by itself is waited for: a server that cannot be reached, or that is starting. A refusal that somebody
-has to mend (a wrong password, a database that is not there or not migrated, a bucket that does not exist) is an error
-at once, as it is for a command.
+Only what passes by itself is waited for: a server that cannot be reached, or that is starting (ServerAway, as each
+adapter judges). A refusal that somebody has to mend (a wrong password, a database that is not there or not migrated, a
+bucket that does not exist) is an error at once, as it is for a command.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 from typing import TYPE_CHECKING, Final
 
-from tickwork.errors import StorageError, StorageFull, StoreCorrupt, StoreTooNew
+from tickwork.errors import ServerAway
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,9 +31,6 @@ LONGEST_PAUSE: Final = 5.0
 AGAIN: Final = 30.0
 """Seconds until it is said once more what is waited for; each following silence is twice as long."""
 
-LOCAL: Final = (ssl.SSLCertVerificationError, FileNotFoundError, PermissionError, IsADirectoryError)
-"""Errors of the operating system that are about a file or a certificate, not about the way to a server."""
-
 
 class Patience:
     """Tries for as long as it takes, if it `waits`; else once."""
@@ -52,8 +48,8 @@ class Patience:
             while True:
                 try:
                     return await attempt()
-                except StorageError as error:
-                    if not self._waits or not passes(error):
+                except ServerAway as error:
+                    if not self._waits:
                         raise
                     said = str(error)
                 self.reason = f"it waits for a server: {said}"
@@ -68,27 +64,3 @@ class Patience:
                 pause = min(2 * pause, LONGEST_PAUSE)
         finally:
             self.reason = ""
-
-
-def passes(error: BaseException) -> bool:
-    """Whether a server is away, as far as its error says, so that the same may succeed a little later."""
-    if isinstance(error, StorageFull | StoreCorrupt | StoreTooNew):
-        return False
-    below = error
-    while (deeper := below.__cause__ or below.__context__) is not None:
-        below = deeper
-        library = type(below).__module__.partition(".")[0]
-        if library == "asyncpg":
-            from tickwork.adapters.state.postgres.failures import passes as judge
-        elif library in ("cimpl", "confluent_kafka"):
-            from tickwork.adapters.bus.kafka.failures import passes as judge
-        elif library == "obstore":
-            from tickwork.adapters.blob.objects.failures import is_final
-
-            return not is_final(below) and type(below).__name__ not in ("UnauthenticatedError", "PermissionDeniedError")
-        elif isinstance(below, OSError | TimeoutError):
-            return not isinstance(below, LOCAL)
-        else:
-            continue
-        return judge(below)
-    return False

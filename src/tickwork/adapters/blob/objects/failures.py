@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tickwork.errors import StorageError, StorageFull
+from tickwork.errors import ServerAway, StorageError, StorageFull
 
 _STATUS = re.compile(r"status code: (?P<status>\d{3}[^:<\n]*)")
 _CODE = re.compile(r"<Code>(?P<code>[^<]{1,100})</Code>")
@@ -84,7 +84,7 @@ class Refusals:
             return StorageFull(f"{here} has no room left ({reason}). What was kept is safe; make room and try again.")
         if is_final(error):
             return StorageError(f"{here} refused ({reason}). Check the options in TICKWORK_BLOB_URL.")
-        return StorageError(
+        return ServerAway(
             f"{here} cannot be reached or does not work now ({reason}). It was tried several times; check that it "
             "runs and can be reached from here, and try again."
         )

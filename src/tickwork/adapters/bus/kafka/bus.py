@@ -15,7 +15,7 @@ from tickwork.adapters.bus.kafka.publisher import Publisher
 from tickwork.adapters.bus.kafka.subscription import KafkaSubscription
 from tickwork.adapters.bus.kafka.trouble import ClientLog, Trouble
 from tickwork.clock import RandomIds
-from tickwork.errors import StorageError
+from tickwork.errors import ServerAway, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,10 +81,10 @@ class KafkaBus:
         return self._publisher, self._directory
 
     async def ping(self) -> None:
-        """StorageError unless brokers answer."""
+        """ServerAway unless brokers answer."""
         _, directory = self._started()
         if not await directory.answers():
-            raise StorageError(f"Kafka at {self._address.label} does not answer")
+            raise ServerAway(f"Kafka at {self._address.label} does not answer")
 
     async def publish(self, topic: str, messages: Sequence[BusMessage]) -> None:
         """Returns once the brokers have all of them; waits while too much is on its way. StorageError."""

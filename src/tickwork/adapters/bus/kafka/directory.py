@@ -18,7 +18,6 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 
 from tickwork.adapters.bus.kafka.failures import cause, refused
 from tickwork.adapters.bus.kafka.names import NEWS, matches
-from tickwork.errors import StorageError
 from tickwork.ports import BusMessage
 
 if TYPE_CHECKING:
@@ -79,10 +78,7 @@ class Directory:
         try:
             self.topics = await listed
         except KafkaException as error:
-            last = self._publisher.last_error
-            more = f" The client's last words: {last.str()}" if last else ""
-            why = KafkaException(last) if last else error
-            raise StorageError(f"{refused('connecting', self._address.label, error)}{more}") from why
+            raise refused("connecting", self._address.label, error, last=self._publisher.last_error) from error
 
     def _listed(self, timeout: float) -> dict[str, int]:
         prefix, found = self._address.prefix, self._admin.list_topics(timeout=timeout)

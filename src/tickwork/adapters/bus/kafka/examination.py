@@ -104,12 +104,12 @@ class _Questions:
     def __init__(self, address: Address, clock: Clock, limit: float) -> None:
         self._address, self._clock = address, clock
         self._until = clock.monotonic() + limit
-        self._last = ""
+        self._last: KafkaError | None = None
         self._withheld: list[str] = []
         self._admin = AdminClient(address.client() | {"error_cb": self._note})
 
     def _note(self, error: KafkaError) -> None:
-        self._last = error.str()
+        self._last = error
 
     def _left(self) -> float:
         return max(self._until - self._clock.monotonic(), LEAST)
@@ -142,11 +142,8 @@ class _Questions:
         )
 
     def _unreachable(self, error: KafkaException) -> StorageError:
-        told = refused("connecting", self._address.label, error)
         self._admin.poll(0)  # what the client says of a broker waits to be asked for
-        if not self._last:
-            return told
-        return type(told)(f"{told} The client's last words: {self._last}")
+        return refused("connecting", self._address.label, error, last=self._last)
 
     def _is_ours(self, name: str, words: tuple[str, ...]) -> bool:
         own = name.removeprefix(self._address.prefix)

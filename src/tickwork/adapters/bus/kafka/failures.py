@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from tickwork.errors import StorageError
+from tickwork.errors import ServerAway, StorageError
 
 _SAY: Final = {
     KafkaError._MSG_TIMED_OUT: "no broker took the message in time. Check that the brokers run and that enough "
@@ -81,23 +81,24 @@ def cause(error: KafkaException | KafkaError) -> KafkaError:
     return inner if isinstance(inner, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
 
 
-def passes(error: BaseException) -> bool:
-    """Whether brokers are away, or not ready, so that the same may succeed a little later."""
-    if not isinstance(error, KafkaException):
-        return False
-    inner = cause(error)
-    return inner.code() in _AWAY or (inner.retriable() and inner.code() not in HOPELESS)
-
-
 def is_fatal(error: KafkaException) -> bool:
     """Whether the client that raised it can do nothing any more."""
     inner = cause(error)
     return inner.fatal() or inner.code() == KafkaError._FATAL
 
 
-def refused(what: str, label: str, error: KafkaException | KafkaError) -> StorageError:
-    """The error for people: what was tried, where, why it failed."""
+def refused(
+    what: str, label: str, error: KafkaException | KafkaError, *, last: KafkaError | None = None
+) -> StorageError:
+    """The error for people: what was tried, where, why it failed. ServerAway when brokers are away, or not ready.
+
+    `last`: what the client said by itself meanwhile, which tells more of why nobody answered.
+    """
     inner = cause(error)
     said = _SAY.get(inner.code())
     text = f"{said} ({inner.name()}: {inner.str()})" if said else f"{inner.name()}: {inner.str()}"
-    return StorageError(f"Kafka at {label}: {what} failed: {text}.")
+    text = f"Kafka at {label}: {what} failed: {text}."
+    if last is not None:
+        inner, text = last, f"{text} The client's last words: {last.str()}"
+    away = inner.code() in _AWAY or (inner.retriable() and inner.code() not in HOPELESS)
+    return ServerAway(text) if away else StorageError(text)

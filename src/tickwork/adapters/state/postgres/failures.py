@@ -7,10 +7,11 @@ about one row, so that its neighbours can go on without it.
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import asyncpg
 
-from tickwork.errors import StorageError, StorageFull, StoreCorrupt
+from tickwork.errors import ServerAway, StorageError, StorageFull, StoreCorrupt
 
 CONFLICTS = ("40001", "40P01", "55P03")
 """Serialization failure, deadlock, lock timeout: another process was first; the same again may pass."""
@@ -22,6 +23,9 @@ CROWDED = ("53300", "53400")
 
 LIMITS = ("54000", "54001", "54011", "54023")
 """A row is greater than the database can keep."""
+
+_LOCAL = (ssl.SSLCertVerificationError, FileNotFoundError, PermissionError, IsADirectoryError)
+"""Errors of the operating system that are about a file or a certificate, not about the way to a server."""
 
 Failures = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """What the driver raises when something is wrong with the server, the way to it, or what it was asked."""
@@ -107,7 +111,8 @@ def storage_error(error: BaseException, where: str, said: str) -> StorageError:
             "connects again by itself"
         )
     advice = advice or "See the server's log for what it means"
-    return StorageError(f"The database {where} refused: {said}. {advice}. Nothing that was acknowledged is lost.")
+    kind = ServerAway if passes(error) and not isinstance(error, _LOCAL) else StorageError
+    return kind(f"The database {where} refused: {said}. {advice}. Nothing that was acknowledged is lost.")
 
 
 _LOGIN = "Check the user and the password in TICKWORK_STATE_URL, and the server's pg_hba.conf"
