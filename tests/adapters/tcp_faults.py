@@ -49,7 +49,7 @@ class TcpProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._own = Port(self._serve)
+        self.own = Port(self._serve)
         self.answering = True
         """Otherwise connections are taken, and what comes is swallowed."""
         self.taken = 0
@@ -59,20 +59,20 @@ class TcpProxy:
     @property
     def port(self) -> int:
         """Where it listens."""
-        return self._own.number
+        return self.own.number
 
     async def listen(self) -> None:
         """Takes connections (again), always on the same port."""
-        await self._own.listen()
+        await self.own.listen()
 
     async def leave(self) -> None:
         """Refuses connections, and cuts those that there are."""
-        self._own.refuse()
+        self.own.refuse()
         self.cut()
 
     async def close(self) -> None:
         """The end: cuts what there is, and the port is free."""
-        self._own.close()
+        self.own.close()
         self.cut()
 
     def cut(self) -> None:

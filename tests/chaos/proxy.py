@@ -184,14 +184,14 @@ class HttpLink:
         self._proxy.fault = self._fault
         self._rng = rng
         self.faults = Faults()
-        self._own = Port(self._proxy.serve)
+        self.own = Port(self._proxy.serve)
         self.fired = 0
         self.taken = 0
 
     @property
     def port(self) -> int:
         """Where it listens."""
-        return self._own.number
+        return self.own.number
 
     def _fault(self, _method: str, _path: str) -> str:
         drawn, faults = self._rng.random(), self.faults
@@ -208,7 +208,7 @@ class HttpLink:
 
     async def listen(self) -> None:
         """Takes connections (again), always on the same port."""
-        await self._own.listen()
+        await self.own.listen()
 
     async def obey(self, order: str, given: dict[str, Any]) -> None:
         """Does what is asked for."""
@@ -216,7 +216,7 @@ class HttpLink:
             case "set":
                 self.faults = msgspec.convert(given, Faults)
             case "refuse":
-                self._own.refuse()
+                self.own.refuse()
             case "accept":
                 await self.listen()
             case _:

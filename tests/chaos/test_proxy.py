@@ -30,7 +30,7 @@ async def before_a_server() -> AsyncIterator[tuple[Link, list[bytes]]]:
     try:
         yield link, got
     finally:
-        await link.leave()
+        await link.close()
         server.close()
         await asyncio.sleep(0.01)
 
@@ -105,7 +105,7 @@ async def ask_refused(link: Link) -> bool:
 
 def test_an_address_is_changed_wherever_it_is_torn() -> None:
     link = Link("127.0.0.1", 9092, random.Random(1), tells_where=True)
-    link.port = 40_000
+    link.own.number = 40_000
     answers = (b"<\x0a127.0.0.1" + struct.pack(">i", port) + b"> 127.0.0.9" for port in (9092, 40_000))
     theirs, ours = ((struct.pack(">i", len(answer)) + answer) * 2 for answer in answers)
     for at in range(len(theirs)):

@@ -463,7 +463,7 @@ def documents(draw: st.DrawFn) -> PolicyDocument:
 
 
 @given(document=documents())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_a_round_trip_keeps_the_digest(document: PolicyDocument) -> None:
     text = write_policies(document)
     back = read_policies(text)

@@ -26,7 +26,9 @@ BLOCK = 50
 """Seeds of one test: a few seconds."""
 
 
-@pytest.mark.parametrize("first", range(0, 4 * BLOCK, BLOCK))
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=[pytest.mark.slow] if first else []) for first in range(0, 4 * BLOCK, BLOCK)]
+)
 def test_no_seed_violates_an_invariant(first: int) -> None:
     only = os.environ.get("TICKWORK_SIM_SEED")
     if only and first:
