@@ -51,7 +51,7 @@ SETTLED = 2
 ANSWER = 2.0
 """Seconds in which a server answers that is up: a scrape has ten."""
 
-SIZES = ("queued", "moving", "idle", "held", "parked", "limit")
+SIZES = ("queued", "offered", "moving", "idle", "held", "parked", "limit")
 """How the names of those end that go up and down; the others only grow."""
 
 VARIABLE = "TICKWORK_METRICS"

@@ -75,6 +75,9 @@ ANSWER = 2.0
 LOOK = 0.01
 """Seconds between two looks whether all is recorded, while it drains."""
 
+PLANES = ("control plane", "hand-over", "data plane", "dead letters")
+"""Loops that end by themselves once they are told to stop."""
+
 HAND_OVER = 5.0
 """Seconds that an executor which is to stop keeps its place while its work ends; then others get what comes."""
 
@@ -89,7 +92,8 @@ class Runtime:
     that move at the same time; above it new starts are refused (`Overloaded`), and what runs goes on. `guarded`: it
     does not start with policies that cannot be enforced; without it they are only named in the log, so that they can
     be mended. `pool`: the group of executors that this one belongs to (see Executor). `waits`: while a server is away
-    that processes share, it waits for it instead of failing to start.
+    that processes share, it waits for it instead of failing to start. `hand_over`: where processes share a broker, what
+    the Data Plane has for a lifetime of this process's Control Plane goes to it in memory, not through the broker.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Runtime:
         max_moving: int = MAX_MOVING,
         guarded: bool = True,
         waits: bool = False,
+        hand_over: bool = True,
     ) -> None:
         self.profile = profile
         self.clock: Clock = clock or SystemClock()
@@ -116,7 +121,7 @@ class Runtime:
         self._pool = pool
         self._shared = not profile.alone
         self._readonly = readonly
-        self._recover = recover
+        self._recover, self._hand_over = recover, hand_over
         self._limits = {"concurrency": concurrency, "threads": threads}
         self._lease, self._max_moving = lease, max_moving
         self._guarded = guarded and not readonly
@@ -224,6 +229,9 @@ class Runtime:
         if self._control_plane is not None:
             await self._control_plane.start()
             self._run(self._control_plane.run(), "control plane")
+            if self._shared and self._hand_over:
+                data_plane.hand_over = self._control_plane.offer
+                self._run(self._control_plane.run_offered(), "hand-over")
         if "data-plane" in roles:
             await data_plane.start()
             self._run(data_plane.run(), "data plane")
@@ -393,7 +401,7 @@ class Runtime:
         if self._control_plane is not None:
             planes.append(self._control_plane.stop())
         await asyncio.gather(*planes)
-        loops = [loop for loop in self._loops if loop.get_name() in ("control plane", "data plane", "dead letters")]
+        loops = [loop for loop in self._loops if loop.get_name() in PLANES]
         if loops:
             await asyncio.wait(loops, timeout=left)
 

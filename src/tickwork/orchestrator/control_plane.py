@@ -97,7 +97,7 @@ class ControlPlane:
         """Since when such a lifetime was not rechecked, likewise."""
         self._unserved: dict[str, str] = {}
         """The tenants of lifetimes that need a payload which the blob store does not serve now."""
-        self._serving = Serving(bus, messages.CONTROL_PLANE, clock, patience)
+        self._serving: Serving[Committed] = Serving(bus, messages.CONTROL_PLANE, clock, patience)
         # States are advanced in place across awaits: the plane's loop, the sweeper and resumes take turns.
         self._turn = asyncio.Lock()
         self.counts = {"folded": 0, "rebuilt": 0, "rechecked": 0, "lost_attempts": 0, "stuck": 0}
@@ -115,19 +115,37 @@ class ControlPlane:
         """Serves the topics of all tenants until cancelled. After `start`."""
         await self._serving.run(self.run_once)
 
+    async def run_offered(self) -> None:
+        """Serves what a Data Plane of this process offers, until cancelled."""
+        await self._serving.run_offered(self.handle)
+
     async def stop(self) -> None:
-        """Takes no batch from now on; `run` ends with the one in hand."""
+        """Takes no batch from now on; `run` ends with the one in hand, `run_offered` when nothing is left."""
         await self._serving.stop()
 
+    def offer(self, references: Sequence[Committed]) -> list[Committed]:
+        """Takes references of lifetimes that are this plane's, past the bus; returns the others."""
+        offer, topic = self._serving.offer, messages.topic
+        return [
+            reference
+            for reference in references
+            if not offer(topic(messages.CONTROL_PLANE, reference.tenant_id), reference.lifetime_id, reference)
+        ]
+
     async def run_once(self, deliveries: Sequence[Delivery]) -> None:
+        """Handles one batch of messages. Raises StorageError; the batch may then be handed in again."""
+        references: list[Committed] = []
+        for delivery in deliveries:
+            try:
+                references.append(messages.decode_committed(delivery.message.value))
+            except msgspec.MsgspecError as error:
+                await self._bury(delivery, str(error))
+        await self.handle(references)
+
+    async def handle(self, references: Sequence[Committed]) -> None:
         """Handles one batch of references. Raises StorageError; the batch may then be handed in again."""
         async with self._turn:
-            for delivery in deliveries:
-                try:
-                    reference = messages.decode_committed(delivery.message.value)
-                except msgspec.MsgspecError as error:
-                    await self._bury(delivery, str(error))
-                    continue
+            for reference in references:
                 try:
                     await self._handle(reference)
                 except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
@@ -186,6 +204,8 @@ class ControlPlane:
             **self.counts,
             "dispatched": self._performer.dispatched,
             "refused": self._performer.refused,
+            "handed_over": self._serving.taken,
+            "offered": self._serving.offered(),
             "retried": self._serving.retried,
             "queued": self._serving.depth(),
             "moving": len(self._moving),

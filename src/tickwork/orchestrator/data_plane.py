@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import msgspec
 
@@ -51,8 +51,8 @@ class DataPlane:
     ) -> None:
         """`patience`: seconds for which a batch that the store refuses is tried; None: until it is taken."""
         self._bus, self._store, self._letters, self._clock = bus, store, letters, clock
-        self._serving = Serving(bus, messages.DATA_PLANE, clock, patience)
-        self._burying = Serving(bus, messages.DEAD_LETTERS, clock, patience)
+        self._serving: Serving[Never] = Serving(bus, messages.DATA_PLANE, clock, patience)
+        self._burying: Serving[Never] = Serving(bus, messages.DEAD_LETTERS, clock, patience)
         self.counts = {"recorded": 0, "duplicates": 0, "superseded": 0, "refused": 0, "stale": 0, "dead_letters": 0}
         """Entries (dead letters: messages) by what became of them, since the start of this process."""
         self.on_commit: list[Callable[[Committed], None]] = []
@@ -61,6 +61,8 @@ class DataPlane:
         """Called in this process with a lifetime whose entries the store does not take, and why."""
         self.on_timer: Callable[[int], None] | None = None
         """Called with the due time (us) of the earliest timer of a batch."""
+        self.hand_over: Callable[[Sequence[Committed]], Sequence[Committed]] | None = None
+        """Takes references that the Control Plane of this process would get anyway; returns those that it does not."""
 
     async def start(self) -> None:
         """Joins its groups, so that nothing published from now on is missed."""
@@ -153,12 +155,13 @@ class DataPlane:
 
     async def publish(self, references: Sequence[Committed]) -> None:
         """Sends references to the Control Plane and to whoever watches in this process."""
-        by_tenant: dict[str, list[BusMessage]] = {}
         for reference in references:
-            message = BusMessage(reference.lifetime_id, messages.encode(reference))
-            by_tenant.setdefault(reference.tenant_id, []).append(message)
             for listener in self.on_commit:
                 listener(reference)
+        by_tenant: dict[str, list[BusMessage]] = {}
+        for reference in references if self.hand_over is None else self.hand_over(references):
+            message = BusMessage(reference.lifetime_id, messages.encode(reference))
+            by_tenant.setdefault(reference.tenant_id, []).append(message)
         for tenant_id, batch in by_tenant.items():
             await self._bus.publish(messages.topic(messages.CONTROL_PLANE, tenant_id), batch)
 

@@ -113,6 +113,8 @@ class Options(msgspec.Struct, kw_only=True):
     """Policies are loaded while lifetimes run."""
     roles: tuple[tuple[Role, ...], ...] = ()
     """What each process does, where they share the roles; else each of `processes` does everything."""
+    hand_over: bool = False
+    """References go past the bus where a process has both planes and the key."""
 
 
 def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: Iterable[str] | None = None) -> Options:
@@ -155,6 +157,7 @@ def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: I
         guarded=dice.chance(0.5),
         reloading=dice.chance(0.5),
         roles=_shared_roles(seed, processes),
+        hand_over=Dice(seed, "hand-over").chance(0.4),
     )
 
 

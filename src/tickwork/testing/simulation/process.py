@@ -22,7 +22,7 @@ from tickwork.testing.simulation.stores import SimulatedBlobs, SimulatedKV, Simu
 from tickwork.testing.virtual import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from tickwork.history import History as Replays
     from tickwork.ports import BlobStore, Clock, EventBus, KVStore, StateStore
@@ -93,6 +93,7 @@ class SimulatedProcess:
         """The use cases, once it is up."""
         self.past: Replays | None = None
         """Replays and forks, likewise."""
+        self._metrics: Callable[[], dict[str, float]] = dict
         self._latency = world.options.latency
         self._tasks: list[asyncio.Task[Any]] = []
         self._told: asyncio.Future[float] | None = None
@@ -104,6 +105,12 @@ class SimulatedProcess:
     def up(self) -> bool:
         """Whether it lives: running or frozen."""
         return not self.cut and not self._main.done()
+
+    def counted(self) -> dict[str, int]:
+        """How many references its planes handed over in memory, and how many of them died with it."""
+        found = self._metrics()
+        names = {"handed over": "control_plane_handed_over", "handed over and lost": "control_plane_offered"}
+        return {what: int(found.get(name, 0)) for what, name in names.items()}
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs something in this process."""
@@ -180,14 +187,15 @@ class SimulatedProcess:
         profile = cast("Profile", SimulatedProfile(self))
         limit = self.world.options.concurrency
         runtime = SimulatedRuntime(
-            profile, clock=self.clock, ids=self.ids, roles=self.roles, concurrency=limit, threads=0
-        )
+            profile, clock=self.clock, ids=self.ids, roles=self.roles, concurrency=limit, threads=0,
+            hand_over=self.world.options.hand_over,
+        )  # fmt: skip
         async with runtime:
             for tenant in self.world.tenants:
                 for bound in self.world.bounds:
                     await runtime.bind(bound, tenant=tenant)
             runtime.all_bound()
-            self.service, self.past = runtime.service, runtime.history
+            self.service, self.past, self._metrics = runtime.service, runtime.history, runtime.metrics
             self._told = self.world.loop.create_future()
             self.world.trace(self.name, f"is up as {', '.join(sorted(self.roles)) or 'a client'}")
             await runtime.drain(await runtime.guard(self._told))

@@ -323,6 +323,7 @@ class World:
         roles: frozenset[Role] = frozenset({"executor"}) if only_code else frozenset(shared[slot]) if shared else ROLES
         process = SimulatedProcess(self, name, clock, roles)
         if slot < len(self.processes):
+            self.noticed.update(self.processes[slot].counted())
             self.processes[slot] = process
         else:
             self.processes.append(process)
@@ -440,6 +441,8 @@ class World:
         seen = Counter(what for history in self.histories.values() for what in history.seen())
         seen["dead letter"] = self.dead_letters
         seen.update(self.noticed)
+        for process in self.processes:
+            seen.update(process.counted())
         return {
             "lifetimes": len(self.histories),
             "entries": entries,
