@@ -554,6 +554,7 @@ class Reference:
 
     def _forked(self, into: str, labels: dict[str, str]) -> None:
         self.lineage = into
+        self.parked = {self._name(self.open[name]) for name in self.parked if name in self.open}
         for visits in (self.open, self.owed):
             renamed = {self._name(place): place for place in visits.values()}
             visits.clear()
