@@ -11,8 +11,9 @@ from tests.adapters import servers
 from tests.adapters.tcp_faults import TcpProxy
 from tests.adapters.test_kafka_bus import kafka_url
 from tickwork.adapters.bus.kafka import KafkaBus
-from tickwork.adapters.bus.kafka.trouble import ClientLog, Trouble
+from tickwork.adapters.bus.kafka.client_log import ClientLog, log
 from tickwork.clock import SystemClock
+from tickwork.trouble import Trouble
 
 
 class Hand(SystemClock):
@@ -32,7 +33,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_an_outage_is_told_ever_more_seldom(said: pytest.LogCaptureFixture) -> None:
     clock = Hand()
-    trouble = Trouble("broker:9092", clock)
+    trouble = Trouble(log, "Kafka at broker:9092", clock)
     heard_at: list[float] = []
     for second in range(601):
         clock.time = 100.0 + second
@@ -44,12 +45,12 @@ def test_an_outage_is_told_ever_more_seldom(said: pytest.LogCaptureFixture) -> N
     assert said.messages[1] == "Kafka at broker:9092 does not work, for 30 s now: refused"
     trouble.over()
     trouble.over()
-    assert said.messages[5:] == ["Kafka at broker:9092 answers again, after 600 s"]
+    assert said.messages[5:] == ["Kafka at broker:9092 works again, after 600 s"]
 
 
 def test_what_comes_and_goes_is_not_told_each_time(said: pytest.LogCaptureFixture) -> None:
     clock = Hand()
-    trouble = Trouble("broker:9092", clock)
+    trouble = Trouble(log, "Kafka at broker:9092", clock)
     for second in range(60):
         clock.time = 100.0 + second
         trouble.heard("one of three is away")
@@ -59,7 +60,7 @@ def test_what_comes_and_goes_is_not_told_each_time(said: pytest.LogCaptureFixtur
 
 
 def test_what_the_client_writes_is_part_of_it(said: pytest.LogCaptureFixture) -> None:
-    trouble = Trouble("broker:9092", Hand())
+    trouble = Trouble(log, "Kafka at broker:9092", Hand())
     client = ClientLog(trouble)
     client.log(logging.INFO, "%s [%s] %s", "FAIL", "consumer-1", "disconnected")
     assert trouble.since is None
@@ -95,7 +96,7 @@ async def test_a_broker_that_is_away_is_told_in_two_lines(said: pytest.LogCaptur
             while bus._trouble.since is not None:  # noqa: ASYNC110 - a task of the bus asks
                 await asyncio.sleep(0.05)
         assert said.messages[-1].startswith(f"Kafka at 127.0.0.1:{proxy.port} (prefix ")
-        assert "answers again" in said.messages[-1]
+        assert "works again" in said.messages[-1]
     finally:
         await bus.stop()
         await proxy.close()

@@ -79,6 +79,17 @@ async def test_what_is_offered_is_handled_in_order_and_once_the_store_takes_it()
     assert (one.taken, one.retried, one.depth()) == (4, 2, 0)
 
 
+async def test_a_store_that_is_away_is_told_in_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    one = await joined(MemoryBus())
+    assert one.offer(TOPIC, "k", "a")
+    await one.stop()
+    await one.run_offered(Taker(refusals=7))
+    assert one.retried == 7
+    begun, over = caplog.messages
+    assert begun == "the loop of control-plane does not work; it is tried again and again: the store is away"
+    assert over.startswith("the loop of control-plane works again, after ")
+
+
 async def test_keys_of_others_go_by_the_bus() -> None:
     bus = MemoryBus()
     one, two = await joined(bus), await joined(bus)

@@ -34,6 +34,7 @@ from tickwork.model.lifetime import Projection
 from tickwork.model.messages import Append, Cancel, Receipt
 from tickwork.model.records import Error, Execution, intent
 from tickwork.ports import BusMessage
+from tickwork.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +95,7 @@ class Executor:
         """`pool`: the group that shares the inputs of all graphs. One of another name serves its own graphs alone and
         leaves all others to the pools that know them; the empty one is a pool of this worker alone."""
         self._bus, self._clock, self._registry = bus, clock, registry
+        self._publishing = Trouble(log, "sending records", clock)
         self.name = f"{ids.token()} python/{__version__}"
         """How records name this worker: boot id, language and version."""
         self._claims = Claims(kv, clock, self.name, lease)
@@ -495,9 +497,10 @@ class Executor:
             try:
                 await self._bus.publish(topic, batch)
             except StorageError as error:
-                log.warning("the bus refused %d records for %s, trying again: %s", len(batch), topic, error)
+                self._publishing.heard(error)
                 await self._clock.sleep(RETRY_PUBLISH)
             else:
+                self._publishing.over()
                 return
 
     async def _bury(self, delivery: Delivery, why: str) -> None:

@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tickwork.errors import StorageError, StorageFull, StoreCorrupt, StoreTooNew
+from tickwork.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -58,6 +59,7 @@ class Serving(Generic[T]):
     def __init__(self, bus: EventBus, name: str, clock: Clock, patience: float | None = PATIENCE) -> None:
         self._bus, self._name, self._clock, self._patience = bus, name, clock, patience
         self._subscription: Subscription | None = None
+        self._trouble = Trouble(log, f"the loop of {name}", clock)
         self._stopping = self._busy = False
         self._offered: deque[T] = deque()
         self._in_hand = 0
@@ -133,10 +135,11 @@ class Serving(Generic[T]):
                 if self._patience is not None and self._clock.monotonic() - begun >= self._patience:
                     raise
                 self.retried += 1
-                log.warning("%s: %d messages are tried again in %g s: %s", self._name, len(batch), pause, error)
+                self._trouble.heard(error)
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
+                self._trouble.over()
                 return
 
     def depth(self) -> int:

@@ -25,6 +25,7 @@ from tickwork.model.records import Event
 from tickwork.orchestrator.inputs import BlobsAway
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.serving import hopeless
+from tickwork.trouble import Trouble
 
 if TYPE_CHECKING:
     from tickwork.model.lifetime import Lifetime, TimerRow
@@ -89,6 +90,7 @@ class Sweeper:
         self._nudged: dict[str, tuple[int, float]] = {}
         """The last seq at which a lifetime was said to stand still, and when."""
         self._swept = clock.monotonic()
+        self._trouble = Trouble(log, "the sweeper", clock)
         self.counts = {"timers_fired": 0, "taken_up": 0, "failed_sweeps": 0}
 
     def timer_set(self, due: int) -> None:
@@ -113,7 +115,9 @@ class Sweeper:
                 if hopeless(error, shared=self._shared):
                     raise
                 self.counts["failed_sweeps"] += 1
-                log.warning("a sweep failed and is made again: %s", error)
+                self._trouble.heard(error)
+            else:
+                self._trouble.over()
             if self._next_due is not None:  # set meanwhile
                 wait = min(wait, max(self._next_due - self._clock.now(), 0) / 1e6)
             self._next_due = self._clock.now() + round(wait * 1e6)

@@ -9,13 +9,14 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from tickwork.adapters.bus.kafka.address import Address
+from tickwork.adapters.bus.kafka.client_log import ClientLog, log
 from tickwork.adapters.bus.kafka.directory import Directory
 from tickwork.adapters.bus.kafka.names import NEWS, checked_group, checked_pattern, checked_topic, matches
 from tickwork.adapters.bus.kafka.publisher import Publisher
 from tickwork.adapters.bus.kafka.subscription import KafkaSubscription
-from tickwork.adapters.bus.kafka.trouble import ClientLog, Trouble
 from tickwork.clock import RandomIds
 from tickwork.errors import ServerAway, StorageError
+from tickwork.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ class KafkaBus:
         self._subscriptions: list[KafkaSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listens = False
-        self._trouble = Trouble(self._address.label, clock)
+        self._trouble = Trouble(log, f"Kafka at {self._address.label}", clock)
         self._address.logger = ClientLog(self._trouble)
         self._stopped = False
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from tickwork.adapters.bus.kafka.address import Address
-    from tickwork.adapters.bus.kafka.trouble import Trouble
     from tickwork.ports import BusMessage
+    from tickwork.trouble import Trouble
 
 POLL: Final = 0.2
 """Seconds that the thread waits for callbacks before it looks whether it should end."""
