@@ -45,6 +45,10 @@ def main(arguments: Sequence[str]) -> int:
         changes["soak_minutes"] = options.minutes
     if options.rate is not None:
         changes["soak_rate"] = options.rate
+    if options.noise is not None:
+        changes["neighbour_rate"] = options.noise / sizes.noise
+    if options.watch is not None:
+        changes["neighbour"] = options.watch
     sizes = msgspec.structs.replace(sizes, **changes)
     parts = options.parts or [part for part in PARTS if part != "soak"]
     report = Report()
@@ -92,5 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--reps", type=int, help="repetitions of W2")
     add("--minutes", type=float, help="of soak (default 30)")
     add("--rate", type=float, help="planner loops a second of soak")
+    add("--noise", type=float, help="planner loops a second of a noisy neighbour (default 300); a hundredth is watched")
+    add("--watch", type=float, help="seconds that the neighbour is watched, alone and beside (default 60)")
     add("--json", metavar="FILE", help="also write all figures to FILE")
     return parser
