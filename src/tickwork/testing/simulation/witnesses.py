@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 STOPS_WITHIN = 30.0
 """Virtual seconds after the end of its lifetime within which a call that can be told to stop has stopped."""
 
-LOOKED_AT = 2.0
-"""Virtual seconds that may lie between a look at a claim and the record of what it says."""
-
 SILENT = "was not heard of"
 """What is said of a worker whose lease ran out."""
 
@@ -136,18 +133,18 @@ def _living_given_up(world: World, histories: dict[str, History]) -> None:
             for call in world.ledger.by_exec.get(exec_id, []):
                 # What a limit or a cancellation has ended, and goes on all the same, nobody waits for.
                 lives = call.process not in world.faults.stood_still and not call.stubborn
-                # The claim of one that had died may be looked at just before another takes the call up.
-                if lives and call.began < at - LOOKED_AT and at < (call.ended or 0):
+                if lives and call.began < at < (call.ended or 0):
                     world.violation("I12", f"{call.node} {exec_id} was given up while {call.process} was running it")
 
 
 def _runs(world: World, exec_id: str) -> bool:
-    """Whether it was running when it was given up, in a process that can still record it: what a stop does not end
-    goes on in one that has left."""
+    """Whether it was running when it was given up, in a process that could still record it: what no stop ends goes on
+    in one that has left."""
     at, calls = world.lost_at.get(exec_id), world.ledger.by_exec.get(exec_id, [])
-    if at is None or not calls or calls[-1].stubborn:
+    if at is None or not calls:
         return False
-    return calls[-1].began < at < (calls[-1].ended or 0)
+    left = calls[-1].stubborn and calls[-1].process not in {process.name for process in world.processes if process.up}
+    return not left and calls[-1].began < at < (calls[-1].ended or 0)
 
 
 def _own_work_given_up(world: World, histories: dict[str, History]) -> None:
