@@ -413,6 +413,10 @@ class KVStore(Protocol):
         """Sets it for `ttl` seconds (None: no end). With `if_absent`, only when there is none: False if there is."""
         ...
 
+    async def replace(self, key: str, old: bytes, new: bytes, ttl: float) -> bool:
+        """Sets it to `new` for `ttl` seconds if it is `old` now, in one step; else False."""
+        ...
+
     async def delete(self, key: str) -> None:
         """Removes it; fine when it is not there."""
         ...

@@ -26,6 +26,7 @@ from tickwork.history import History
 from tickwork.home import Door, HomeLock
 from tickwork.letters import Letters
 from tickwork.metrics import VARIABLE, Measurements
+from tickwork.model import messages
 from tickwork.model.claims import LEASE
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.orchestrator.control_plane import ControlPlane
@@ -35,7 +36,7 @@ from tickwork.orchestrator.leases import Leases
 from tickwork.orchestrator.policies import PolicyIndex
 from tickwork.orchestrator.rebuilding import Rebuilder
 from tickwork.orchestrator.serving import PATIENCE
-from tickwork.orchestrator.sweeper import Sweeper, nudge
+from tickwork.orchestrator.sweeper import Sweeper
 from tickwork.orchestrator.watchers import Watchers
 from tickwork.probes import OK, UNAVAILABLE, ProbeServer
 from tickwork.profiles import Profile
@@ -223,17 +224,21 @@ class Runtime:
         if self._shared or self._control_plane is None:
             self.service.carry_on = self._nudged
         self._stack.push_async_callback(self._stop_loops)
+        # All are in their groups before the first of them works: what one sends another one of this process may get.
         if self._executor is not None:
             await self._executor.start()
-            self._run(self._executor.run(), "executor")
         if self._control_plane is not None:
             await self._control_plane.start()
+        if "data-plane" in roles:
+            await data_plane.start()
+        if self._executor is not None:
+            self._run(self._executor.run(), "executor")
+        if self._control_plane is not None:
             self._run(self._control_plane.run(), "control plane")
             if self._shared and self._hand_over:
                 data_plane.hand_over = self._control_plane.offer
                 self._run(self._control_plane.run_offered(), "hand-over")
         if "data-plane" in roles:
-            await data_plane.start()
             self._run(data_plane.run(), "data plane")
             self._run(data_plane.run_dead_letters(), "dead letters")
         if self._sweeper is not None:
@@ -258,7 +263,7 @@ class Runtime:
         state, _ = await self._rebuilder.folded(tenant_id, lifetime_id)
         if state is None or state.ending is not None:
             return None
-        await self._data_plane.publish([nudge(tenant_id, lifetime_id, state.seq, state.at)])
+        await self._data_plane.publish([messages.nudge(tenant_id, lifetime_id, state.seq, state.at)])
         return state.status
 
     async def _doors(self) -> None:

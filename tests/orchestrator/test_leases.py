@@ -14,10 +14,9 @@ from tickwork.adapters.kv.memory import MemoryKV
 from tickwork.executor.claims import Claims
 from tickwork.model.claims import LEASE, claim_key, claim_value
 from tickwork.model.lifetime import Projection
-from tickwork.model.messages import Append
+from tickwork.model.messages import Append, nudge
 from tickwork.model.records import Event, Execution
 from tickwork.orchestrator.leases import Leases
-from tickwork.orchestrator.sweeper import nudge
 from tickwork.ports import BusMessage
 from tickwork.testing.virtual import VirtualClock
 

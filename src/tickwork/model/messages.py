@@ -70,6 +70,11 @@ class Committed(msgspec.Struct, array_like=True, gc=False):
     entries: tuple[Entry, ...]
 
 
+def nudge(tenant_id: str, lifetime_id: str, last_seq: int, at: int) -> Committed:
+    """A reference without entries: whoever gets it and does not hold the lifetime takes it up from its log."""
+    return Committed(tenant_id, lifetime_id, last_seq + 1, at, ())
+
+
 class Predecessor(msgspec.Struct, array_like=True, gc=False):
     """An execution before a node, as the node sees it."""
 

@@ -33,7 +33,7 @@ from tickwork.ports import BusMessage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from tickwork.model.lifetime import LifetimeStatus
+    from tickwork.model.lifetime import Lifetime, LifetimeStatus
     from tickwork.model.messages import Committed
     from tickwork.model.records import Entry
     from tickwork.orchestrator.data_plane import DataPlane
@@ -84,8 +84,9 @@ class ControlPlane:
         self._cache = EntryCache(store, blobs)
         self._rebuilder = rebuilder
         admission = Admission(ledger)
+        self._data_plane = data_plane
         self._performer = Performer(
-            bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._take_up,
+            bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._carry_on,
             lambda state: self._held(state.lifetime_id) is state,
         )  # fmt: skip
         self._moving: dict[str, LifetimeState] = {}
@@ -241,6 +242,22 @@ class ControlPlane:
         except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
             self._set_aside(tenant_id, lifetime_id, error)
 
+    async def _carry_on(self, child: Lifetime) -> None:
+        """Carries on a child that another process may have left, or tells the one that gets its references.
+
+        What is not ours is not held for long. Taken up here again and again it would look alive to everybody, and its
+        owner would never hear of it.
+        """
+        if self._owns(child.tenant_id, child.lifetime_id):
+            await self._take_up(child.tenant_id, child.lifetime_id)
+        else:
+            told = messages.nudge(child.tenant_id, child.lifetime_id, child.last_seq, child.updated_at)
+            await self._data_plane.publish([told])
+
+    def _owns(self, tenant_id: str, lifetime_id: str) -> bool:
+        """Whether the references of this lifetime come to this process."""
+        return self._serving.owns(messages.topic(messages.CONTROL_PLANE, tenant_id), lifetime_id)
+
     async def _recover(self, tenant_id: str, lifetime_id: str, workers: Predecessors) -> None:
         """Rebuilds a lifetime from its log and sends again whatever the log demands and does not show as done."""
         state, _ = await self._rebuilder.folded(tenant_id, lifetime_id)
@@ -291,7 +308,7 @@ class ControlPlane:
             state = self._held(lifetime_id)
             if state is None:
                 return
-            if not self._serving.owns(messages.topic(messages.CONTROL_PLANE, state.tenant_id), lifetime_id):
+            if not self._owns(state.tenant_id, lifetime_id):
                 self._drop(lifetime_id)  # its references go to another process, which moves it
                 return
             try:
@@ -299,7 +316,7 @@ class ControlPlane:
                 before = state.seq
                 state = await self._catch_up(state)
                 if state.seq == before:
-                    await self._recheck(state, verdicts, leases.lease)
+                    await self._recheck(state, verdicts, leases)
                 self._file(state, moved=state.seq > before)
             except Exception as error:  # noqa: BLE001 - one lifetime's fault, whatever it is, is not the others'
                 self._set_aside(state.tenant_id, lifetime_id, error)
@@ -327,7 +344,7 @@ class ControlPlane:
                 self._set_aside(tenant_id, lifetime_id, error)
             await self._performer.flush()
 
-    async def _recheck(self, state: LifetimeState, verdicts: Mapping[str, Verdict], lease: float) -> None:
+    async def _recheck(self, state: LifetimeState, verdicts: Mapping[str, Verdict], leases: Leases) -> None:
         self.counts["rechecked"] += 1
         nodes = state.topology.nodes
         lost: list[Visit] = []
@@ -341,8 +358,10 @@ class ControlPlane:
                 lost.append(visit)
             elif verdict == "absent" and not visit.intent:
                 absent.add(visit.exec_id)
-        if state.ending is None:
-            self._give_up(state, lost, f"its worker was not heard of for {lease:g} s")
+        if state.ending is None and lost:
+            gone = await leases.given_up([v.exec_id for v in lost])
+            lost = [v for v in lost if v.exec_id in gone]
+            self._give_up(state, lost, f"its worker was not heard of for {leases.lease:g} s")
         # What lists show may be what got lost: it is said again. What moves was marked so by the entry that woke it.
         shown = "RUNNING" if state.status == "RUNNING" and not state.pending else None
         await self._performer.perform(state, outstanding(state, lambda v: v.exec_id in absent), shown)

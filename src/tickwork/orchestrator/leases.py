@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from tickwork.errors import StorageError
-from tickwork.model.claims import EPOCH, KEPT, LEASE, claim_key, for_each
+from tickwork.model.claims import EPOCH, KEPT, LEASE, claim_key, claim_value, for_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tickwork.ports import Clock, KVStore
 
@@ -39,6 +39,9 @@ SLOWEST = 3
 
 SLOWEST_UNHEARD = 5
 """Likewise when the store tells nothing: then somebody may be at it, and each time is perhaps one call more."""
+
+GIVEN_UP = claim_value("nobody", 0)
+"""The claim on an attempt that is given up: whoever gets its input late finds it taken."""
 
 SURVEYS = 20
 """How often in a lease a watcher looks whether the store still keeps what it is given."""
@@ -136,9 +139,38 @@ class Leases:
         unheard = now - seen.heard >= UNHEARD * self.lease * 2 ** min(seen.sent, SLOWEST_UNHEARD)
         return _sent_again(seen, now) if unheard and not called else "unclear"
 
+    async def given_up(self, lost: Iterable[str]) -> set[str]:
+        """Of executions that were judged `lost`, those that nobody has begun with since: nobody will now.
+
+        Between the look and what is recorded of it another worker may get the same input, when the claim has run out.
+        So the claim that was judged is taken over, in one step, before anything is recorded. Of two, one gets it. A
+        store that does not answer now keeps nobody from being given up: as ever, claims are only hints.
+        """
+        still: set[str] = set()
+
+        async def take_over(exec_id: str) -> None:
+            seen, key, ttl = self._seen.get(exec_id), claim_key(exec_id), KEPT * self.lease
+            if seen is None:
+                return
+            try:
+                if seen.claim is None or seen.absent is not None:
+                    taken = await self._kv.put(key, GIVEN_UP, ttl, if_absent=True)
+                else:
+                    taken = await self._kv.replace(key, seen.claim, GIVEN_UP, ttl)
+            except StorageError:
+                taken = True
+            if taken:
+                still.add(exec_id)
+
+        await for_each(lost, take_over)
+        return still
+
     def _present(self, seen: _Seen, value: bytes, now: float) -> Verdict:
         """There is a claim: is it the same for too long?"""
         seen.absent = None
+        if value == GIVEN_UP:  # what was recorded of it then may have been lost on its way
+            seen.claim = value
+            return "lost"
         if value != seen.claim:
             first = seen.claim is None
             seen.claim, seen.since, seen.heard = value, self._well_at(now), now

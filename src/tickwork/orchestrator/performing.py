@@ -35,7 +35,7 @@ from tickwork.ports import BusMessage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from tickwork.model.lifetime import LifetimeStatus
+    from tickwork.model.lifetime import Lifetime, LifetimeStatus
     from tickwork.model.messages import NodeInput
     from tickwork.model.records import Entry
     from tickwork.orchestrator.admission import Admission, Question
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 
 class Performer:
-    """Performs commands. `take_up(tenant, lifetime)` carries on a lifetime that nobody moves; `is_held` says whether a
-    state is the one that the Control Plane goes by."""
+    """Performs commands. `take_up(lifetime)` has a lifetime carried on that nobody may move; `is_held` says whether
+    a state is the one that the Control Plane goes by."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Performer:
         rebuilder: Rebuilder,
         policies: PolicyIndex,
         admission: Admission,
-        take_up: Callable[[str, str], Awaitable[None]],
+        take_up: Callable[[Lifetime], Awaitable[None]],
         is_held: Callable[[LifetimeState], bool],
     ) -> None:
         self._bus, self._store, self._data_plane = bus, store, data_plane
@@ -202,7 +202,7 @@ class Performer:
         if not created and made.ended:
             await self._retell(state, made.lifetime_id)
         elif not created:
-            await self._take_up(state.tenant_id, made.lifetime_id)  # another process may have left it
+            await self._take_up(made)  # another process may have left it
         return None
 
     async def _retell(self, state: LifetimeState, child_id: str) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tickwork.errors import StorageError
 from tickwork.model.claims import BEATS
-from tickwork.model.messages import Append, Committed
+from tickwork.model.messages import Append, Committed, nudge
 from tickwork.model.records import Event
 from tickwork.orchestrator.inputs import BlobsAway
 from tickwork.orchestrator.projection import project
@@ -246,11 +246,6 @@ class Sweeper:
         finally:
             sleeping.cancel()
             woken.cancel()
-
-
-def nudge(tenant_id: str, lifetime_id: str, last_seq: int, at: int) -> Committed:
-    """A reference without entries: whoever gets it and does not hold the lifetime takes it up from its log."""
-    return Committed(tenant_id, lifetime_id, last_seq + 1, at, ())
 
 
 def _fired(timer: TimerRow) -> Append:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tests.simulation.planted.bug import plant, swapped
@@ -68,7 +68,13 @@ def lease_by_wall_clock() -> Iterator[None]:
             return await real_look(self, exec_id, called=called, glance=glance)
         return "lost" if here() - int(value.rpartition(b":")[2]) >= self.lease * 1e6 else "alive"
 
-    with swapped(Claims, "take", take), swapped(Claims, "beat", beat), swapped(Leases, "look", look):
+    async def given_up(_self: Any, lost: Iterable[str]) -> set[str]:
+        return set(lost)
+
+    with (
+        swapped(Claims, "take", take), swapped(Claims, "beat", beat),
+        swapped(Leases, "look", look), swapped(Leases, "given_up", given_up),
+    ):  # fmt: skip
         yield
 
 

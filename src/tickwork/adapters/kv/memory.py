@@ -52,6 +52,10 @@ class MemoryKV:
         self._values[key] = (bytes(value), end)
         return True
 
+    async def replace(self, key: str, old: bytes, new: bytes, ttl: float) -> bool:
+        """Sets it to `new` for `ttl` seconds if it is `old` now; else False."""
+        return await self.get(key) == old and await self.put(key, new, ttl)
+
     async def delete(self, key: str) -> None:
         """Removes it; fine when it is not there."""
         self._values.pop(key, None)

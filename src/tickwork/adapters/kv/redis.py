@@ -48,6 +48,15 @@ CONNECTIONS = 2
 SEARCH = (0.05, 2.0)
 """Seconds between two looks for a Redis that is gone: at first, and at most. Each wait is twice the one before."""
 
+REPLACE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  return 1
+end
+return 0
+"""
+"""Compare and set, which only the newest servers have as a command."""
+
 _OPTIONS = ("prefix", "timeout", "ca")
 
 
@@ -230,8 +239,12 @@ class RedisKV:
         """Sets it for `ttl` seconds (None: no end). With `if_absent`, only when there is none: False if there is."""
         options: tuple[Any, ...] = ("NX",) if if_absent else ()
         if ttl is not None:
-            options += ("PX", max(1, round(ttl * 1000)))
+            options += ("PX", _milliseconds(ttl))
         return bool(await self._ask("SET", self._address.prefix + key, value, *options))
+
+    async def replace(self, key: str, old: bytes, new: bytes, ttl: float) -> bool:
+        """Sets it to `new` for `ttl` seconds if it is `old` now, in one step; else False."""
+        return bool(await self._ask("EVAL", REPLACE, 1, self._address.prefix + key, old, new, _milliseconds(ttl)))
 
     async def delete(self, key: str) -> None:
         """Removes it; fine when it is not there."""
@@ -330,6 +343,10 @@ class RedisKV:
                 self._gone = None
                 log.info("%s is back", self._address.where)
                 return
+
+
+def _milliseconds(ttl: float) -> int:
+    return max(1, round(ttl * 1000))
 
 
 def _client(address: RedisAddress) -> Redis:

@@ -77,6 +77,20 @@ class KVStoreConformance:
             await store.delete("k")
             equal(await store.put("k", b"newer", if_absent=True), True, "a deleted key is free")
 
+    async def test_replace_has_one_winner(self) -> None:
+        """Only what is there is replaced, by one of many; the new value has its own ttl."""
+        async with self.opened() as store:
+            equal(await store.replace("k", b"", b"1", 5.0), False, "what is not there is not replaced")
+            equal(await store.get("k"), None, "a replace that fails leaves nothing")
+            await store.put("k", b"old")
+            equal(await store.replace("k", b"other", b"1", 5.0), False, "another value is not replaced")
+            equal(await store.get("k"), b"old", "a replace that fails changes nothing")
+            won = await asyncio.gather(*(store.replace("k", b"old", b"%d" % i, 5.0) for i in range(20)))
+            equal(sum(won), 1, "exactly one replace of the same value succeeds")
+            equal(await store.get("k"), b"%d" % won.index(True), "the value is the winner's")
+            await self.pass_time(6.0)
+            equal(await store.get("k"), None, "a replaced value is gone after its ttl")
+
     async def test_keys_do_not_touch_each_other(self) -> None:
         """Keys with odd characters are just keys."""
         async with self.opened() as store:

@@ -171,6 +171,11 @@ class SimulatedKV:
             if_absent = False
         return await self._kv.put(key, value, ttl, if_absent=if_absent)
 
+    async def replace(self, key: str, old: bytes, new: bytes, ttl: float) -> bool:
+        """As the store."""
+        await self._arrive(f"replace {key}", "kv writes")
+        return await self._kv.replace(key, old, new, ttl)
+
     async def delete(self, key: str) -> None:
         """As the store."""
         await self._arrive(f"delete {key}", "kv writes")
