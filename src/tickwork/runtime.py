@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.control_plane import Predecessors
+    from tickwork.outcome import Outcome
     from tickwork.ports import BlobStore, Clock, EventBus, Ids, KVStore, StateAdapter, StoredGraph
     from tickwork.sdk.builder import Graph
-    from tickwork.service import Outcome
 
     T = TypeVar("T")
 
@@ -253,7 +253,7 @@ class Runtime:
         control_plane.on_stuck.append(self._watchers.stuck)
         self._data_plane.on_refused.append(self._watchers.stuck)
         control_plane.on_idle.append(self._watchers.idle)
-        self.service.activity = control_plane.activity
+        self.service.settling.activity = control_plane.activity
         self.service.carry_on = control_plane.take_up
         self.service.pressure = self.history.pressure = lambda: control_plane.moving() / self._max_moving
         return control_plane

@@ -6,12 +6,10 @@ Nothing here decides what a lifetime does next; that is the fold's, when it read
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from tickwork.breach import Breach, breach_of
 from tickwork.edge import (
     check_answer,
     check_idempotency_key,
@@ -28,15 +26,17 @@ from tickwork.model.messages import Append
 from tickwork.model.policy import PolicyDocument, effective
 from tickwork.model.records import Error, Event, Execution, Payload, payload_value
 from tickwork.model.validation import validate
-from tickwork.orchestrator.control_plane import activity_of
 from tickwork.orchestrator.performing import policies_event
 from tickwork.orchestrator.policies import NO_POLICIES
 from tickwork.orchestrator.projection import project
 from tickwork.orchestrator.starting import PARENT_LABEL, begin, new_lifetime
+from tickwork.outcome import ends, outcome_of
 from tickwork.payloads import spilled
 from tickwork.ports import LifetimeQuery, StoredGraph
+from tickwork.questions import answered, meant
 from tickwork.raising import raised_limits
 from tickwork.sdk.encoding import EncodingError, encode_value
+from tickwork.settling import Settling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -47,14 +47,12 @@ if TYPE_CHECKING:
     from tickwork.orchestrator.policies import PolicyIndex
     from tickwork.orchestrator.rebuilding import Rebuilder
     from tickwork.orchestrator.watchers import Watchers
+    from tickwork.outcome import Outcome
     from tickwork.ports import BlobStore, Clock, Ids, StateStore
 
     # Inside the class `list` is the use case of that name.
     Entries: TypeAlias = list[LogEntry]
     Questions: TypeAlias = list[Question]
-
-REMEMBERED = 1_000
-"""Lifetimes of which it is remembered what was going on in them."""
 
 POLL = 0.2
 """Seconds between two looks at the log of a lifetime that another process moves: without planes there is no news."""
@@ -63,21 +61,6 @@ OPEN = ("PENDING", "RUNNING", "WAITING", "PAUSED")
 
 TROUBLE = ("unknown", "poison")
 """Questions about executions that only a person can settle."""
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    """How a lifetime stands: the document that `tickwork run --json` prints."""
-
-    lifetime_id: str
-    status: LifetimeStatus
-    reason: str | None
-    result: Any
-    executions: int
-    tokens_used: int
-    cost_usd: Decimal
-    duration_ms: float
-    breach: Breach | None = None
-    """What a policy stopped it over, when one did."""
 
 
 class Service:
@@ -100,16 +83,14 @@ class Service:
         self._policies, self._rebuilder = policies, rebuilder
         self._watchers, self._clock, self._ids = watchers, clock, ids
         self._live = live
-        self._elsewhere: dict[str, tuple[int, tuple[int, tuple[str, ...]]]] = {}
-        """What was going on in lifetimes that other processes move, at which entry."""
+        self.settling = Settling(store, rebuilder, live=live)
+        """What `wait` goes by when it is not the end that is waited for."""
         self.carry_on: Callable[[str, str], Awaitable[LifetimeStatus | None]] | None = None
         """Takes up a lifetime in this process (tenant, lifetime id); set by the runtime that has a Control Plane."""
         self.pressure: Callable[[], float] | None = None
         """How much of what this process can move it moves now; from 1 on, new lifetimes are refused."""
         self.measure: Callable[[], dict[str, float]] | None = None
         """Counters, sizes and bounds of this process's queues; set by the runtime that has them."""
-        self.activity: Callable[[str], tuple[int, tuple[str, ...]]] | None = None
-        """How much of a lifetime is in flight in this process, and the children that it waits for; set likewise."""
 
     # -- graphs -------------------------------------------------------------------------------------------------------
 
@@ -292,7 +273,7 @@ class Service:
         Raises AnswerRefused (schema, wrong person; nothing changes), AlreadyEnded, NotFound, UsageError.
         """
         lifetime = await self._open(lifetime_id, tenant)
-        question = await self._question(lifetime, exec_id)
+        question = await self._question(lifetime, exec_id, ("human",))
         if question.lifetime_id != lifetime.lifetime_id:
             lifetime = await self._open(question.lifetime_id, tenant)
         if question.who and by not in question.who:
@@ -302,7 +283,7 @@ class Service:
         if question.answer_schema is not None:
             check_answer(question, payload)
         stored = await self._payload(tenant, payload, "the answer")
-        done = await self._answered(lifetime, question, stored, by)
+        done = await answered(question, lifetime, stored, by, self._clock.now(), self._store)
         appended = await self._tell(lifetime, done)
         if appended is None:
             raise AlreadyEnded(f"`{question.node}` was answered a moment ago; the first answer counts")
@@ -337,7 +318,7 @@ class Service:
             await self._tell(lifetime, event)
         else:
             payload = None if failed is not None else await self._payload(tenant, result, "the result")
-            done = await self._answered(lifetime, question, payload, by)
+            done = await answered(question, lifetime, payload, by, self._clock.now(), self._store)
             done.executor = f"reconcile:{by}" if by else "reconcile"
             if failed is not None:
                 done.status, done.error = "FAILED", Error("Reconciled", failed, retryable=False)
@@ -350,28 +331,10 @@ class Service:
     async def result(self, lifetime_id: str, *, tenant: str = DEFAULT_TENANT) -> Outcome:
         """How the lifetime stands now; `result` once it is COMPLETED."""
         lifetime = await self.get(lifetime_id, tenant=tenant)
-        until = lifetime.finished_at if lifetime.finished_at is not None else self._clock.now()
-        outcome = Outcome(
-            lifetime_id=lifetime.lifetime_id,
-            status=lifetime.status,
-            reason=lifetime.reason,
-            result=None,
-            executions=0,
-            tokens_used=0,
-            cost_usd=Decimal(0),
-            duration_ms=max(0, until - lifetime.created_at) / 1000,
+        now = self._clock.now()
+        return await outcome_of(
+            lifetime, self._store, self._policies, now, lambda payload: self.value(payload, tenant=tenant)
         )
-        end = await self._end(lifetime)
-        if end is not None:
-            outcome.executions = end.data["executions"]
-            outcome.tokens_used = end.data["tokens_used"]
-            outcome.cost_usd = Decimal(end.data["cost_nano_usd"]).scaleb(-9).normalize()
-            if end.type == "completed":
-                outcome.result = await self._result(lifetime, end)
-        else:
-            await self._count(lifetime, outcome)
-        outcome.breach = await breach_of(self._store, self._policies, lifetime)
-        return outcome
 
     async def metrics(self) -> dict[str, float]:
         """What this process counts, and its queues with their bounds (`..._limit`); {} when it runs nothing."""
@@ -384,7 +347,7 @@ class Service:
             while True:
                 news.clear()
                 lifetime = await self.get(lifetime_id, tenant=tenant)
-                if lifetime.ended or (until == "settled" and await self._settled(lifetime)):
+                if lifetime.ended or (until == "settled" and await self.settling.settled(lifetime)):
                     return lifetime
                 del lifetime  # thousands may wait here for long
                 self._watchers.check(lifetime_id)
@@ -400,7 +363,7 @@ class Service:
                 for logged in page:
                     after = logged.seq
                     yield logged
-                    if _ends(logged):
+                    if ends(logged):
                         return
                 if not page:
                     self._watchers.check(lifetime.lifetime_id)
@@ -455,140 +418,11 @@ class Service:
             raise UsageError(str(error)) from None
         return await spilled(self._blobs, legal_tenant(tenant), payload)
 
+    async def _question(self, lifetime: Lifetime, exec_id: str | None, on: tuple[str, ...]) -> Question:
+        found = await self.questions(tenant=lifetime.tenant_id, lifetime_id=lifetime.lifetime_id, on=on)
+        return await meant(found, exec_id, lifetime, self._store)
+
     async def _signals(self, lifetime: Lifetime) -> set[str]:
         found = await self._store.graphs(lifetime.tenant_id, digest=lifetime.graph_digest)
         nodes = graph_from_json(found[0].body).nodes if found else ()
         return {node.signal.name for node in nodes if node.signal is not None}
-
-    async def _question(self, lifetime: Lifetime, exec_id: str | None, on: tuple[str, ...] = ("human",)) -> Question:
-        found = await self.questions(tenant=lifetime.tenant_id, lifetime_id=lifetime.lifetime_id, on=on)
-        if exec_id is not None:
-            matching = [q for q in found if exec_id == q.node or q.exec_id.startswith(exec_id)]
-            if not matching and await self._recorded(lifetime, exec_id):
-                raise AlreadyEnded(f"`{exec_id}` of lifetime {lifetime.lifetime_id} was answered already")
-            found = matching
-        if not found:
-            what = f"no open question `{exec_id}`" if exec_id else "no open question"
-            raise NotFound(
-                f"lifetime {lifetime.lifetime_id} ({lifetime.status}) has {what}; `tickwork inbox` lists them"
-            )
-        if len(found) > 1:
-            listed = "; ".join(f"{q.exec_id} ({q.node}{' in ' + q.branch if q.branch else ''})" for q in found)
-            raise UsageError(f"lifetime {lifetime.lifetime_id} has {len(found)} open questions: {listed}; say which")
-        return found[0]
-
-    async def _recorded(self, lifetime: Lifetime, exec_id: str) -> bool:
-        """Whether this execution is in the log."""
-        after = 0
-        while page := await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 5000):
-            if any(isinstance(e.entry, Execution) and e.entry.exec_id == exec_id for e in page):
-                return True
-            after = page[-1].seq
-        return False
-
-    async def _answered(self, lifetime: Lifetime, question: Question, payload: Payload | None, by: str) -> Execution:
-        """The execution that an answer is: its headers stand in the `waiting` entry's visit, told by the log."""
-        waiting = await self._waiting_entry(lifetime, question.exec_id)
-        data = waiting.data
-        return Execution(
-            question.exec_id,
-            data["kind"],
-            question.node,
-            question.branch,
-            data["iteration"],
-            data["attempt"],
-            tuple(data["parents"]),
-            data["edge_taken"],
-            data["since"],
-            data["since"],
-            self._clock.now(),
-            "SUCCEEDED",
-            f"human:{by}" if by else "human",
-            payload,
-        )
-
-    async def _waiting_entry(self, lifetime: Lifetime, exec_id: str) -> Event:
-        after = 0
-        while page := await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 5000):
-            for logged in page:
-                if isinstance(logged.entry, Event) and logged.entry.id == f"waiting:{exec_id}":
-                    return logged.entry
-            after = page[-1].seq
-        raise NotFound(f"lifetime {lifetime.lifetime_id} has no question {exec_id}")
-
-    async def _settled(self, lifetime: Lifetime) -> bool:
-        """Whether nothing will happen unless somebody outside acts: also not in the children that it waits for."""
-        if self.activity is not None:
-            moving, children = self.activity(lifetime.lifetime_id)
-        elif self._live:
-            moving, children = 0, ()
-        else:
-            moving, children = await self._activity_elsewhere(lifetime)
-        if moving:
-            return False
-        if lifetime.status == "PAUSED":
-            return True
-        if lifetime.status == "WAITING" and await self._store.questions(lifetime.tenant_id, lifetime.lifetime_id, 1):
-            return True
-        for child_id in children:
-            found = await self._store.get_lifetime(lifetime.tenant_id, child_id)
-            if not found or found[0].ended or not await self._settled(found[0]):
-                return False
-        return bool(children)
-
-    async def _activity_elsewhere(self, lifetime: Lifetime) -> tuple[int, tuple[str, ...]]:
-        """How many visits other processes are at, and which children it waits for: only its log knows."""
-        seq, found = self._elsewhere.get(lifetime.lifetime_id, (0, (1, ())))
-        if seq == lifetime.last_seq:
-            return found
-        state, _ = await self._rebuilder.folded(lifetime.tenant_id, lifetime.lifetime_id)
-        if state is None:
-            return 1, ()
-        if len(self._elsewhere) >= REMEMBERED:
-            self._elsewhere.clear()
-        found = activity_of(state)
-        self._elsewhere[lifetime.lifetime_id] = (state.seq, found)
-        return found
-
-    async def _end(self, lifetime: Lifetime) -> Event | None:
-        """The entry that ended the lifetime: near the end of its log."""
-        if not lifetime.ended:
-            return None
-        page = await self._store.read_log(
-            lifetime.tenant_id, lifetime.lifetime_id, max(0, lifetime.last_seq - 50), 1000
-        )
-        for logged in page:
-            if isinstance(logged.entry, Event) and _ends(logged):
-                return logged.entry
-        return None
-
-    async def _result(self, lifetime: Lifetime, end: Event) -> Any:
-        seqs, pick, joined = end.data["source"]
-        values = []
-        for logged in await self._store.read_entries(lifetime.tenant_id, lifetime.lifetime_id, seqs):
-            entry = logged.entry
-            if isinstance(entry, Event):
-                payload = msgspec.convert(entry.data["input"], Payload | None)
-            elif pick >= 0 and entry.next is not None:
-                payload = entry.next[pick].input
-            else:
-                payload = entry.result
-            values.append(await self.value(payload, tenant=lifetime.tenant_id))
-        return values if joined else values[0]
-
-    async def _count(self, lifetime: Lifetime, outcome: Outcome) -> None:
-        """Counts what a lifetime that has not ended has used so far."""
-        after, nano = 0, 0
-        while page := await self._store.read_log(lifetime.tenant_id, lifetime.lifetime_id, after, 5000):
-            for logged in page:
-                if isinstance(logged.entry, Execution):
-                    outcome.executions += 1
-                    if logged.entry.telemetry is not None:
-                        outcome.tokens_used += logged.entry.telemetry.tokens_used
-                        nano += logged.entry.telemetry.cost_nano_usd
-            after = page[-1].seq
-        outcome.cost_usd = Decimal(nano).scaleb(-9).normalize()
-
-
-def _ends(logged: LogEntry) -> bool:
-    return isinstance(logged.entry, Event) and logged.entry.type in ("completed", "failed", "aborted")

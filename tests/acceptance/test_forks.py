@@ -145,8 +145,9 @@ def test_a_running_parent_is_not_touched_and_both_go_on() -> None:
         await stage.sleep(1)
         fork = await stage.history.fork(one, "plan")
         await stage.sleep(1)
-        assert stage.runtime.service.activity is not None
-        assert stage.runtime.service.activity(one)[0] == stage.runtime.service.activity(fork.lifetime_id)[0] == 1
+        activity = stage.runtime.service.settling.activity
+        assert activity is not None
+        assert activity(one)[0] == activity(fork.lifetime_id)[0] == 1
         stage.gate.set()
         ended = await asyncio.gather(stage.end(one), stage.end(fork.lifetime_id))
         assert [lifetime.status for lifetime in ended] == ["COMPLETED", "COMPLETED"]

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tickwork.cli.tally import Tally
     from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime, LifetimeStatus, Question
-    from tickwork.service import Outcome, Service
+    from tickwork.outcome import Outcome
+    from tickwork.service import Service
 
 REASONED = ("PAUSED", "FAILED", "ABORTED")
 """States that a reason belongs to. A lifetime that was paused and went on keeps the pause's reason in its row."""
@@ -278,7 +279,7 @@ class Carry:
         from decimal import Decimal
 
         from tickwork.clock import SystemClock
-        from tickwork.service import Outcome
+        from tickwork.outcome import Outcome
 
         last, tally = self._subject, self.tally
         ended = tally is not None and tally.ended

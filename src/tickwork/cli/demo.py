@@ -20,8 +20,9 @@ from tickwork.cli.run import Quiet
 
 if TYPE_CHECKING:
     from tickwork.cli.carry import Carry
+    from tickwork.outcome import Outcome
     from tickwork.sdk.loading import BoundGraph
-    from tickwork.service import Outcome, Service
+    from tickwork.service import Service
 
 EXAMPLE = Path("examples", "coding_agent")
 LABELS = {"demo": "coding_agent"}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tickwork.home import Holder
     from tickwork.model.lifetime import Lifetime
     from tickwork.orchestrator.replay import Divergence, Replayed
-    from tickwork.service import Outcome
+    from tickwork.outcome import Outcome
 
 FINDINGS = 4
 """The exit code of a divergence."""
@@ -140,7 +140,7 @@ def fork(
     from tickwork.cli.lifetimes import lifetime_json
     from tickwork.cli.payloads import read_json
     from tickwork.cli.streams import authors_turn
-    from tickwork.service import Outcome
+    from tickwork.outcome import Outcome
 
     params: dict[str, Any] = {"at": at, "by": by or user(), "labels": read_labels(label)}
     if result is not None:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime, Question
     from tickwork.model.records import LogEntry
+    from tickwork.outcome import Outcome
     from tickwork.ports import LifetimeQuery
-    from tickwork.service import Outcome, Service
+    from tickwork.service import Service
 
 app = App(
     name="lifetimes",

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from tickwork.model.graph import AgentGraph
     from tickwork.model.lifetime import Lifetime
     from tickwork.model.policy import PolicyDocument
+    from tickwork.outcome import Outcome
     from tickwork.ports import StoredGraph
     from tickwork.profiles import Profile
     from tickwork.runtime import Runtime
     from tickwork.sdk.loading import BoundGraph
-    from tickwork.service import Outcome, Service
+    from tickwork.service import Service
 
 
 SECONDS_TO_END = 30

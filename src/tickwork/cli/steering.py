@@ -162,7 +162,7 @@ def move(
     from tickwork.cli.carry import finish, interrupted
     from tickwork.cli.reach import apply, apply_and_carry
     from tickwork.cli.streams import authors_turn
-    from tickwork.service import Outcome
+    from tickwork.outcome import Outcome
 
     params["by"] = params.get("by") or _user()
     try:
