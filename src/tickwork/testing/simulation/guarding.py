@@ -144,6 +144,8 @@ class Officer:
         """When."""
         self._layers: dict[tuple[str, str], PolicyDocument | None] = {}
         """What every layer should have, as far as the officer knows."""
+        self._unsure: set[tuple[str, str]] = set()
+        """Layers that may have what was there before: the last load broke."""
 
     async def begin(self) -> None:
         """Before any process runs: what is in force from the first moment on. Sometimes that is nothing."""
@@ -199,13 +201,15 @@ class Officer:
             await world.ask(process, lambda store: store.put_policies(stored), of="store")
         except Exception as error:  # noqa: BLE001 - a line that breaks; what else it is, the process says
             world.trace("officer", f"load: {type(error).__name__}")
+            self._unsure.add(key)
             return False
+        self._unsure.discard(key)
         return True
 
     async def give_way(self) -> None:
         """In a world that is well: takes everything out of force that keeps somebody from ending."""
         for (tenant, graph), document in sorted(self._layers.items()):
-            if document is not None:
+            if document is not None or (tenant, graph) in self._unsure:
                 await self.load(PolicyDocument(policies=(), tenant=tenant, graph=graph))
 
 
