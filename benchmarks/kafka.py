@@ -1,8 +1,8 @@
 """The Kafka bus alone: `python -m benchmarks.kafka kafka://127.0.0.1:PORT`, one process, through the EventBus port.
 
 Produce: publishes of 500 messages of 1 kB, ten under way at a time; a message counts when the broker has it. Consume:
-the same messages, received and acknowledged. Round trip: one message published, awaited at a subscription that waits
-for it, then the next. Medians of three rounds.
+the same messages, received and acknowledged. Busy receivers: their loop can do so many a second, and more wait. Round
+trip: one message published, awaited at a subscription that waits for it, then the next. Medians of three rounds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ VALUE = b"x" * 1000
 BATCH = 500
 ABREAST = 10
 ROUNDS = 3
+BUSY = (10_000, 20_000)
 
 
 async def produce(bus: KafkaBus, count: int) -> None:
@@ -39,6 +40,18 @@ async def produce(bus: KafkaBus, count: int) -> None:
 async def consume(subscription: Subscription, count: int) -> None:
     while count > 0:
         batch = await subscription.receive(1024)
+        await subscription.ack(batch)
+        count -= len(batch)
+
+
+async def work_off(subscription: Subscription, count: int, rate: float) -> None:
+    """As `consume`, by a receiver whose loop is busy with each message: what comes waits, and is kept back."""
+    while count > 0:
+        batch = await subscription.receive(1024)
+        until = time.perf_counter() + len(batch) / rate
+        while time.perf_counter() < until:
+            pass
+        await asyncio.sleep(0)
         await subscription.ack(batch)
         count -= len(batch)
 
@@ -82,6 +95,10 @@ async def measure(url: str, count: int, trips: int) -> None:
         for name, spans in (("produce", made), ("consume", got)):
             seconds, cpu = (statistics.median(column) for column in zip(*spans, strict=True))
             print(f"{name}: {count / seconds:,.0f} messages/s, {cpu / count * 1e6:.1f} us of CPU a message")
+        for rate in BUSY:
+            await produce(bus, 3 * rate)
+            seconds, _ = await timed(lambda rate=rate: work_off(subscription, 3 * rate, rate))  # type: ignore[misc]
+            print(f"a receiver that can do {rate:,}: {3 * rate / seconds:,.0f} messages/s")
         await round_trips(bus, subscription, 100)
         trip = sorted(await round_trips(bus, subscription, trips))
         print(f"round trip: p50 {trip[trips // 2]:.2f} ms, p99 {trip[trips * 99 // 100]:.2f} ms")

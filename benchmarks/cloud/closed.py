@@ -18,6 +18,9 @@ LOOK = 0.05
 STARTS = 200
 """Starts that the client has under way at a time."""
 
+ENDLESS = 10**9
+"""Cycles of a lifetime that is not to end."""
+
 PATIENCE = 300.0
 """Seconds without any step after which the run is given up."""
 
@@ -47,6 +50,17 @@ async def run(deployment: Deployment, lifetimes: int, cycles: int) -> Closed:
 async def warm_up(deployment: Deployment, lifetimes: int, cycles: int) -> None:
     """The same, not measured: topics are made, connections opened, and the broker's code is compiled."""
     await _all(deployment, max(1, lifetimes // 2), cycles)
+
+
+async def flood(deployment: Deployment, lifetimes: int) -> None:
+    """Starts lifetimes that never end, and returns when all are started: steps are taken as fast as they can be."""
+    turn = asyncio.Semaphore(STARTS)
+
+    async def start() -> None:
+        async with turn:
+            await deployment.service.start("bench_cloud_loop", {"i": 0, "n": ENDLESS}, tenant=TENANT)
+
+    await asyncio.gather(*[start() for _ in range(lifetimes)])
 
 
 async def _all(deployment: Deployment, lifetimes: int, cycles: int) -> None:

@@ -5,6 +5,7 @@ loops       10,000 lifetimes that think: planner loops at rising rates, latency 
 model       what 100,000 and 1,000,000 lifetimes need, from the runs of `loops`, checked against them
 scale-out   W2 with 1, 2 and 4 processes of each role
 neighbour   a tenant's latency with and without another one at a hundred times its load
+flood       the same beside one that takes all it can get (only when it is named)
 soak        a fixed rate for --minutes: throughput and memory of each minute (only when it is named)
 """
 
@@ -28,7 +29,9 @@ from benchmarks.cloud.report import Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PARTS = ("w2", "loops", "model", "scale-out", "neighbour", "soak")
+PARTS = ("w2", "loops", "model", "scale-out", "neighbour", "flood", "soak")
+UNASKED = [part for part in PARTS if part not in ("flood", "soak")]
+"""What is measured when none is named."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.watch is not None:
         changes["neighbour"] = options.watch
     sizes = msgspec.structs.replace(sizes, **changes)
-    parts = options.parts or [part for part in PARTS if part != "soak"]
+    parts = options.parts or UNASKED
     report = Report()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended
     began = time.monotonic()
@@ -79,6 +82,8 @@ async def _measure(found: servers.Servers, parts: Sequence[str], sizes: Sizes, r
         await measured.scale_out(found, sizes, report)
     if "neighbour" in parts:
         await measured.neighbour(found, sizes, report)
+    if "flood" in parts:
+        await measured.flood(found, sizes, report)
     if "soak" in parts:
         await measured.soak(found, sizes, report)
 
@@ -88,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks cloud", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add: Any = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all but soak when none is named")
+    add("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all but flood and soak when none is named")
     add("--quick", action="store_true", help="shorter stages and fewer of them: about four minutes on a quiet machine")
     add("--smoke", action="store_true", help="only shows that it runs; its figures say nothing")
     add("--lives", type=int, help="lifetimes that think (default 10,000)")

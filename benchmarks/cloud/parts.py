@@ -29,6 +29,9 @@ LEAST_STEPS = 2_000.0
 MOST_MOVED = 20.0
 """Percent by which a noisy tenant may move another's p99."""
 
+FLOODED = 120.0
+"""Seconds in which all lifetimes of a flood have to be started."""
+
 SIZES = ((100_000, 60.0), (100_000, 10.0), (1_000_000, 600.0), (1_000_000, 60.0))
 """Lifetimes and seconds of thinking that the model is asked about."""
 
@@ -157,12 +160,36 @@ async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
         beside = latencies(samples, schedule, quiet.numbers, opens, closes, now)
         other = latencies(samples, noise, noisy.numbers, opens, closes, now)
     report.figures["neighbour"] = {"alone": alone, "beside": beside, "noisy": other}
-    for name, found in (("alone", alone), ("beside it", beside), ("the noisy one", other)):
-        report.say(
-            f"{name}: p50 {found.p50:,.0f} p90 {found.p90:,.0f} p99 {found.p99:,.0f} ms of {found.count:,} loops, "
-            f"{found.reached:,.0f}/s reached" + (f", {found.late} LATE" if found.late else "")
-        )
+    report.tenants({"alone": alone, "beside it": beside, "the noisy one": other})
     report.target("p99 moved by", 100 * (beside.p99 / alone.p99 - 1), "%", MOST_MOVED, at_most=True)
+
+
+async def flood(servers: Servers, sizes: Sizes, report: Report) -> None:
+    """One tenant at a low rate, watched alone and then beside one that takes all it can get."""
+    quiet, span = Group("quiet", TENANTS[1], 0, sizes.neighbour_lives), sizes.neighbour
+    rate = sizes.neighbour_rate
+    report.title(f"A flood: {rate:g} loops/s of one tenant, beside {sizes.flood_lives:,} busy lifetimes of another")
+    async with Deployment(servers) as deployment:
+        samples = Samples(deployment.folder)
+        await closed.warm_up(deployment, sizes.lifetimes, sizes.cycles)
+        await thinking.open_all(deployment, [quiet], samples)
+        schedule = thinking.turn(deployment, quiet, [Stage(rate, 2 * span + FLOODED + thinking.LEAD)])
+        middle = schedule.origin + span
+        await asyncio.sleep(middle - time.monotonic())
+        await asyncio.wait_for(closed.flood(deployment, sizes.flood_lives), FLOODED)
+        opens = time.monotonic() + thinking.LEAD
+        await asyncio.sleep(opens - time.monotonic())
+        before = await window.look(deployment)
+        await asyncio.sleep(opens + span - time.monotonic())
+        used = window.between(before, await window.look(deployment))
+        await asyncio.sleep(thinking.GRACE)
+        samples.read()
+        now = time.monotonic()
+        alone = latencies(samples, schedule, quiet.numbers, schedule.origin, middle, now)
+        beside = latencies(samples, schedule, quiet.numbers, opens, opens + span, now)
+    report.figures["flood"] = {"alone": alone, "beside": beside, "used": used}
+    report.tenants({"alone": alone, "beside the flood": beside})
+    report.say(f"all together meanwhile: {used.steps / used.seconds:,.0f} steps/s")
 
 
 async def soak(servers: Servers, sizes: Sizes, report: Report) -> None:

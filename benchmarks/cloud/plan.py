@@ -36,6 +36,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     noise_lives: int = 3_000
     neighbour: float = 60.0
     """Seconds that it is watched, alone and with the other."""
+    flood_lives: int = 4_000
+    """Lifetimes of the tenant that floods; each takes its next step as soon as it can."""
     soak_minutes: float = 30.0
     soak_rate: float = 200.0
     minute: float = 60.0
@@ -57,6 +59,7 @@ QUICK = Sizes(
     scale_lifetimes=300,
     neighbour=20.0,
     noise_lives=2_000,
+    flood_lives=3_000,
 )
 
 SMALL = Sizes(
@@ -76,6 +79,7 @@ SMALL = Sizes(
     noise=5.0,
     noise_lives=30,
     neighbour=6.0,
+    flood_lives=40,
     soak_minutes=2,
     soak_rate=20,
     minute=5.0,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.cloud.capacity import Assumptions, Costs, Needs, Point
 from benchmarks.cloud.closed import Closed
+from benchmarks.cloud.latency import Latencies
 from benchmarks.cloud.processes import Usage
 from benchmarks.cloud.thinking import Measured
 from benchmarks.cloud.window import Window
@@ -85,6 +86,14 @@ class Report:
             f"(p99 from return {timed.p99_from_return:,.0f}; n {timed.count:,}{late})"
         )
         self.say(f"               cores: {busy}; {sum(found.used.per_step().values()):.2f} ms CPU/step")
+
+    def tenants(self, found: Mapping[str, Latencies]) -> None:
+        """The planner loops of tenants, by what they were beside."""
+        for name, timed in found.items():
+            self.say(
+                f"{name}: p50 {timed.p50:,.0f} p90 {timed.p90:,.0f} p99 {timed.p99:,.0f} ms of {timed.count:,} loops, "
+                f"{timed.reached:,.0f}/s reached" + (f", {timed.late} LATE" if timed.late else "")
+            )
 
     def model(self, costs: Costs, checks: Sequence[tuple[Point, Usage, float, float]]) -> None:
         """What the model is made of, and how it does on runs that it was not made from."""

@@ -150,11 +150,15 @@ class Address:
             "heartbeat.interval.ms": int(min(500.0, options.session_timeout * 1000 / 4)),
             "max.poll.interval.ms": int(max(options.max_poll_interval, options.session_timeout) * 1000),
             "isolation.level": "read_committed",
-            "fetch.message.max.bytes": options.max_message_bytes,
+            # How much lies ready: it is thrown away when its topic is kept back. A larger message comes none the less.
+            "fetch.message.max.bytes": min(options.max_message_bytes, 1024 * 1024),
+            "queued.min.messages": 2000,
+            "queued.max.messages.kbytes": 16_384,
+            # A client asks a broker for one thing at a time, and this long when nothing comes: what was kept back, and
+            # is to be fetched again, has to wait for the answer.
+            "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
             "fetch.queue.backoff.ms": 20,
-            "queued.min.messages": 5000,
-            "queued.max.messages.kbytes": 16_384,
             "allow.auto.create.topics": False,
         }
         return self.client() | settings | static

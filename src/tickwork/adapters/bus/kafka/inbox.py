@@ -1,6 +1,7 @@
 """Between a consumer's thread and the event loop: messages that wait to be received, and how far each partition is.
 
-One lock, held for moments. The thread puts, takes partitions away and commits; the loop takes and acknowledges.
+One lock, held for moments. The thread puts, takes partitions away and commits; the loop takes and acknowledges. What
+waits is handed out in turns between topics, and each has a share of the room (see turns).
 
 A process that stood still for long (it was stopped, its machine slept) wakes up with messages that others have been
 given meanwhile, and does not know it. So nothing is handed out when the thread has not come by for `patience` seconds:
@@ -10,9 +11,9 @@ everything is in doubt until it has asked the brokers whether it is a member sti
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from tickwork.adapters.bus.kafka.turns import Turns
 from tickwork.ports import BusMessage, Delivery
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
     from tickwork.adapters.bus.kafka.progress import Progress
     from tickwork.ports import Clock
-
-MESSAGES: Final = 2048
-"""Messages that wait to be received; with more, or more bytes, no more are fetched until half of them are gone."""
-BYTES: Final = 16 * 1024 * 1024
 
 PARTITIONS: Final = 65536
 """A delivery's offset is the message's, times this, and the partition."""
@@ -46,9 +43,7 @@ class Inbox:
         self.doubted = False
         """Whether it has to be asked if the partitions are ours still; nothing is handed out before."""
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Progress, int, Delivery]] = deque()
-        self._bytes = 0
-        self._full = False
+        self._waiting = Turns()
         self._closing = False
         self.hungry = False
         """Whether a receiver waits; set by it, under no lock: a wake-up too many does no harm."""
@@ -59,6 +54,7 @@ class Inbox:
     def put(self, messages: Iterable[Message]) -> None:
         """Takes in what was fetched, unless its partition is not ours any more or it was acknowledged before."""
         with self._changed:
+            grown = set()
             for message in messages:
                 if self._closing:
                     continue
@@ -70,9 +66,9 @@ class Inbox:
                 value = message.value() or b""
                 said = BusMessage((message.key() or b"").decode("utf-8", "replace"), value, _headers(message))
                 delivery = Delivery(topic, said, offset * PARTITIONS + number, redelivered=offset < progress.handed)
-                self._waiting.append((progress, offset, delivery))
-                self._bytes += len(value)
-            self._full = len(self._waiting) >= MESSAGES or self._bytes >= BYTES
+                self._waiting.put(topic, (progress, offset, delivery), len(value))
+                grown.add(topic)
+            self._waiting.settle(grown)
             self._feed()
 
     def _feed(self) -> None:
@@ -99,14 +95,15 @@ class Inbox:
             self._feed()
 
     @property
-    def full(self) -> bool:
-        """Whether enough wait to be received."""
-        return self._full
+    def crowded(self) -> frozenset[str]:
+        """Topics of which enough wait to be received; all of them when there is too much in all."""
+        waiting = self._waiting
+        return waiting.crowded if not waiting.full else frozenset(topic for topic, _ in self.parts)
 
     def wait_for_room(self, seconds: float) -> None:
-        """Blocks until it is not full any more, at most so long."""
+        """Blocks until there is room for every topic, at most so long."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._full or self._closing, seconds)
+            self._changed.wait_for(lambda: self._closing or not self.crowded, seconds)
 
     def wait_for_close(self, seconds: float) -> None:
         """Blocks so long, less when the subscription is closed."""
@@ -125,9 +122,7 @@ class Inbox:
             going = [self.parts[key] for key in keys if key in self.parts]
             for progress in going:
                 progress.leaving = True
-            kept = [item for item in self._waiting if not item[0].leaving]
-            self._waiting = deque(kept)
-            self._count()
+            self._waiting.drop(lambda progress: progress.leaving)
             until = self._clock.monotonic() + patience
             while (left := until - self._clock.monotonic()) > 0 and any(p.in_hand for p in going) and not self._closing:
                 self._changed.wait(min(left, PULSE))
@@ -167,18 +162,16 @@ class Inbox:
     # The loop's side
 
     def take(self, most: int) -> list[Delivery]:
-        """What waits, in order, at most so many: it is in the receiver's hands then."""
+        """What waits, at most so many, of each partition in order: it is in the receiver's hands then."""
         with self._changed:
-            waiting = self._waiting
             taken: list[Delivery] = []
             self.doubted = self.doubted or self._clock.monotonic() - self._came_by > self._patience
-            while waiting and len(taken) < most and not self.doubted:
-                progress, offset, delivery = waiting.popleft()
+            crowded = self.crowded
+            for progress, offset, delivery in self._waiting.take(most) if not self.doubted else ():
                 progress.hand_out(offset)
-                self._bytes -= len(delivery.message.value)
                 taken.append(delivery)
-            if self._full:
-                self._count()
+            if crowded and not self.crowded:
+                self._changed.notify_all()
             self.hungry = not taken
         return taken
 
@@ -203,8 +196,7 @@ class Inbox:
         """Nothing more is handed out; whoever waits for room or for acknowledgements goes on."""
         with self._changed:
             self._closing = True
-            self._waiting.clear()
-            self._count()
+            self._waiting = Turns()
             self._changed.notify_all()
 
     def behind(self, wanted: Callable[[str], bool], ends: Callable[[str], dict[int, int]]) -> int:
@@ -215,13 +207,6 @@ class Inbox:
                 for (topic, number), progress in self.parts.items()
                 if wanted(topic)
             )
-
-    def _count(self) -> None:
-        """After something was taken out: there is room again once half is gone."""
-        self._bytes = sum(len(item[2].message.value) for item in self._waiting)
-        self._full = self._full and (len(self._waiting) > MESSAGES // 2 or self._bytes > BYTES // 2)
-        if not self._full:
-            self._changed.notify_all()
 
 
 def _headers(message: Message) -> dict[str, str] | None:

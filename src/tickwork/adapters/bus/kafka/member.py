@@ -7,7 +7,9 @@ that, a topic on which the group has no place is one that came later, and is rea
 is published after a subscription stands can be missed, whoever is there to read it.
 
 When a partition goes to another member, what is in hand has `handover` seconds to be acknowledged. When the receiver is
-slow, partitions are paused and polling goes on, so slow work never looks like a dead member.
+slow, partitions are paused and polling goes on, so slow work never looks like a dead member. Only those are paused
+whose topic is crowded in the inbox: what others send does not wait for it. The client has one queue for all that it
+fetched, and pausing takes out of it what came of these partitions, so nothing stands behind that either.
 
 A process that stood still for about a session does not know whether its partitions went to others meanwhile, and its
 client reads on as if they had not. It asks by committing where it stands, which brokers take from a member alone; until
@@ -51,12 +53,15 @@ log = logging.getLogger(__name__)
 
 POLL: Final = 0.05
 """Seconds that a poll waits for a message: how soon the thread notices what the loop wants of it."""
+SOON: Final = 0.01
+"""The same while a topic is kept back: how soon it is noticed that there is room again."""
 FETCH: Final = 500
 """Messages taken from the client at once."""
 COMMIT: Final = 0.1
 """Seconds between two commits: what a crash may have delivered again although it was acknowledged."""
-PAUSE: Final = 0.25
-"""Seconds that the inbox is full before partitions are paused: pausing throws away what the client has fetched."""
+PAUSE: Final = 0.02
+"""Seconds that a topic is crowded before its partitions are paused, with nothing fetched meanwhile: pausing throws away
+what the client has fetched, and a receiver that is about to take more needs that at once."""
 LAG: Final = 1.0
 """Seconds between two looks at how much is left to read."""
 ANSWER: Final = 5.0
@@ -82,8 +87,10 @@ class Member:
         self._inbox, self._group, self._place = inbox, group, place
         self._news = address.prefix + NEWS
         self._topics: dict[str, int] = {}
-        self._assigned = self._paused = False
-        self._full_since: float | None = None
+        self._assigned = False
+        self._kept_back: frozenset[str] = frozenset()
+        """Topics whose partitions are paused."""
+        self._crowded_since: float | None = None
         self._committed_at = self._looked_at = 0.0
         self.renew = False
         """Set when there are new topics."""
@@ -141,7 +148,7 @@ class Member:
         self._inbox.drop(self._inbox.give_up(list(self._inbox.parts), 0.0))
         self._consumer.close()  # it has nothing to give back: whoever is shut out has lost all
         self._consumer = self._client()
-        self._paused = False
+        self._kept_back = frozenset()
         self._subscribe()
 
     # Finding its place
@@ -198,11 +205,9 @@ class Member:
         ]
         self._inbox.adopt(parts)
         if parts:
-            self._consumer.incremental_assign(
-                [TopicPartition(self._address.prefix + p.topic, p.partition, p.position) for p in parts]
-            )
-            if self._paused:
-                self._consumer.pause(self._ours())
+            places = [TopicPartition(self._address.prefix + p.topic, p.partition, p.position) for p in parts]
+            self._consumer.incremental_assign(places)
+            self._consumer.pause(self._of(places, self._kept_back))
 
     def _renewed(self) -> None:
         """There may be new topics."""
@@ -229,9 +234,9 @@ class Member:
         self._inbox.adopt(parts)
         news = [TopicPartition(self._news, p.partition, OFFSET_END) for p in partitions if p.topic == self._news]
         consumer.incremental_assign(starts + news)
-        quiet = news + (starts if self._paused else [])
-        if quiet:
-            consumer.pause(quiet)
+        # A partition that was ours before may be paused since then, so both are said.
+        consumer.resume(starts)
+        consumer.pause(news + self._of(starts, self._kept_back))
         self._assigned = True
         log.debug("%s has %d more partitions", self._group, len(parts))
 
@@ -287,14 +292,9 @@ class Member:
         if self.renew:
             self._renewed()
         now = self._clock.monotonic()
-        if self._inbox.full:
-            self._wait(now)
-        else:
-            self._full_since = None
-            if self._paused:
-                self._paused = False
-                self._consumer.resume(self._ours())
-            messages = self._consumer.consume(FETCH, 0) or self._consumer.consume(1, POLL)
+        if self._keep_back(now):
+            patience = SOON if self._kept_back else POLL
+            messages = self._consumer.consume(FETCH, 0) or self._consumer.consume(1, patience)
             if messages:
                 self._inbox.put(self._sound(messages))
         if self._group and now - self._committed_at >= COMMIT:
@@ -322,16 +322,23 @@ class Member:
             self._inbox.drop(self._inbox.give_up([(p.topic, p.partition) for p in held], 0.0))
         self._inbox.trust()
 
-    def _wait(self, now: float) -> None:
-        """The receiver is slow: a little while nothing is done, then polling goes on without fetching."""
-        if self._full_since is None:
-            self._full_since = now
-        elif not self._paused and now - self._full_since > PAUSE:
-            self._paused = True
-            self._consumer.pause(self._ours())
-        self._inbox.wait_for_room(POLL)
-        if self._paused:
-            self._inbox.put(self._sound(self._consumer.consume(1, 0)))
+    def _keep_back(self, now: float) -> bool:
+        """Pauses the topics that have become crowded, and resumes those that have room again. False: nothing is to be
+        fetched yet, for a receiver may be about to take what the first crowded one needs.
+        """
+        crowded, before = self._inbox.crowded, self._kept_back
+        if crowded and not before:
+            self._crowded_since = now if self._crowded_since is None else self._crowded_since
+            if now - self._crowded_since < PAUSE:
+                self._inbox.wait_for_room(PAUSE)
+                return False
+        self._crowded_since = None
+        if crowded != before:
+            parts = self._ours()
+            self._consumer.pause(self._of(parts, crowded - before))
+            self._consumer.resume(self._of(parts, before - crowded))
+            self._kept_back = crowded
+        return True
 
     def _sound(self, messages: list[Message]) -> Iterable[Message]:
         for message in messages:
@@ -388,6 +395,9 @@ class Member:
 
     def _ours(self) -> list[TopicPartition]:
         return [p for p in self._consumer.assignment() if p.topic != self._news or not self._group]
+
+    def _of(self, parts: list[TopicPartition], topics: frozenset[str]) -> list[TopicPartition]:
+        return [p for p in parts if p.topic.removeprefix(self._address.prefix) in topics]
 
     def _keys(self, partitions: Iterable[TopicPartition]) -> list[tuple[str, int]]:
         return [(p.topic.removeprefix(self._address.prefix), p.partition) for p in partitions]

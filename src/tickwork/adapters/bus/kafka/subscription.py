@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tickwork.adapters.bus.kafka.directory import Directory
     from tickwork.ports import Clock, Delivery
 
+MOST: Final = 256
+"""Messages that are handed out at once, however many are asked for: what comes next waits until they are handled."""
+
 LEAVE: Final = 15.0
 """Seconds that closing waits for the consumer to leave its group; without a broker it cannot."""
 
@@ -70,7 +73,7 @@ class KafkaSubscription:
         while True:
             if self._closed:
                 raise StorageError(f"this subscription of group {self.group!r} is closed; subscribe again")
-            taken = self._inbox.take(max_messages)
+            taken = self._inbox.take(min(max_messages, MOST))
             if taken:
                 return taken
             if self._failure is not None:
