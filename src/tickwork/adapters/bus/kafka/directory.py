@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # exported, unmarked
 
-from tickwork.adapters.bus.kafka.failures import cause, refused
+from tickwork.adapters.bus.kafka.failures import LEADERLESS, cause, refused
 from tickwork.adapters.bus.kafka.names import NEWS, matches
 from tickwork.ports import BusMessage
 
@@ -184,4 +184,11 @@ class Directory:
         if not wanted:
             return {}
         results = self._admin.list_offsets(wanted, request_timeout=ANSWER)
-        return {(at.topic, at.partition): found.result().offset for at, found in results.items()}
+        try:
+            return {(at.topic, at.partition): found.result().offset for at, found in results.items()}
+        except KafkaException as error:
+            if cause(error).code() == LEADERLESS:
+                # Who asks in the very moment in which a topic is made remembers for minutes that it has no leader, and
+                # asks nobody again (librdkafka 2.16). Listing the topics tells the client.
+                self._listed(ANSWER)
+            raise

@@ -39,6 +39,9 @@ _SAY: Final = {
 GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 """The topic does not exist (any more)."""
 
+LEADERLESS: Final = KafkaError._NOENT
+"""The client knows of no leader for some partition."""
+
 HOPELESS: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
