@@ -41,7 +41,7 @@ async def test_a_lifetime_with_a_broken_log_is_set_aside_and_the_others_go_on(tm
 
 
 async def test_many_waiting_lifetimes_are_forgotten_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tickwork.orchestrator.control_plane.IDLE_STATES", 3)
+    monkeypatch.setattr("tickwork.orchestrator.held.IDLE_STATES", 3)
     async with Runtime(Profile.test()) as runtime:
         await runtime.bind(Graph("asking").start(human("ask", prompt="?")).final("ask").bind())
         service = runtime.service

@@ -48,7 +48,7 @@ class Stranger:
         return one
 
     def visits(self, one: str) -> list[Any]:
-        state = self.runtime._control_plane._held(one)
+        state = self.runtime._control_plane._held.get(one)
         return [v for v in state.open.values() if v.node == "work"] if state is not None else []
 
     def execution(self, one: str, **changes: Any) -> Execution:

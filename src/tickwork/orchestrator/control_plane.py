@@ -11,9 +11,7 @@ log is read. `recheck` is for those after which nothing came: it looks at the lo
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -24,6 +22,7 @@ from tickwork.model.ids import child_lifetime_id
 from tickwork.model.records import Event, Execution, LogEntry
 from tickwork.orchestrator.admission import Admission
 from tickwork.orchestrator.fold import fold, outstanding, wanted
+from tickwork.orchestrator.held import IDLE_STATES, HeldStates
 from tickwork.orchestrator.inputs import BlobsAway, EntryCache
 from tickwork.orchestrator.performing import Performer, as_shown
 from tickwork.orchestrator.projection import marked
@@ -48,12 +47,6 @@ log = logging.getLogger(__name__)
 Predecessors = Literal["alive", "stopped", "crashed"]
 """What is known of the workers of the processes that had a lifetime before: they may still run what they were given;
 they ended in good order, and nothing runs any more; they died, perhaps of what they ran."""
-
-IDLE_STATES = 1_000
-"""Folded states of lifetimes that wait or are paused that are kept in memory; the longest idle one goes first."""
-
-LEFT = 10_000
-"""Lifetimes that left the memory whose ids are remembered: a first reference to one of them is no new lifetime."""
 
 UNSERVED = 10_000
 """Lifetimes whose payloads cannot be had now that are remembered; the sweeper finds any others after a lease."""
@@ -87,15 +80,9 @@ class ControlPlane:
         self._data_plane = data_plane
         self._performer = Performer(
             bus, store, data_plane, self._cache, self._rebuilder, policies, admission, self._carry_on,
-            lambda state: self._held(state.lifetime_id) is state,
+            lambda state: self._held.get(state.lifetime_id) is state,
         )  # fmt: skip
-        self._moving: dict[str, LifetimeState] = {}
-        self._idle: OrderedDict[str, LifetimeState] = OrderedDict()
-        self._left: OrderedDict[str, None] = OrderedDict()
-        self._moved: dict[str, float] = {}
-        """When each lifetime that should move did so last, on the monotonic clock, the longest ago first."""
-        self._checked: dict[str, float] = {}
-        """Since when such a lifetime was not rechecked, likewise."""
+        self._held = HeldStates(clock)
         self._unserved: dict[str, str] = {}
         """The tenants of lifetimes that need a payload which the blob store does not serve now."""
         self._serving: Serving[Committed] = Serving(bus, messages.CONTROL_PLANE, clock, patience)
@@ -160,8 +147,8 @@ class ControlPlane:
         looked at. Raises the error when it concerns everybody: the store is gone. Then, too, the state is made again
         from the log, for nobody knows how much of what it demands was done.
         """
-        family = (lifetime_id, *self._ancestors(self._held(lifetime_id)))
-        self._drop(lifetime_id)
+        family = (lifetime_id, *self._ancestors(self._held.get(lifetime_id)))
+        self._held.drop(lifetime_id)
         if isinstance(error, BlobsAway):
             log.warning("lifetime %s needs a payload that cannot be had, and is tried again: %s", lifetime_id, error)
             if len(self._unserved) < UNSERVED:
@@ -188,16 +175,16 @@ class ControlPlane:
 
     def holds(self, lifetime_id: str) -> bool:
         """Whether the state of this lifetime is in memory: it moves, or waits, in this process."""
-        return lifetime_id in self._moving or lifetime_id in self._idle
+        return lifetime_id in self._held
 
     def activity(self, lifetime_id: str) -> tuple[int, tuple[str, ...]]:
         """How many visits of a lifetime are at executors or about to be, and which children it waits for."""
-        state = self._held(lifetime_id)
+        state = self._held.get(lifetime_id)
         return activity_of(state) if state is not None else (0, ())
 
     def moving(self) -> int:
         """How many lifetimes move in this process: what new starts are measured by."""
-        return len(self._moving)
+        return len(self._held.moving)
 
     def metrics(self) -> dict[str, float]:
         """Counters and sizes of this plane, by name."""
@@ -209,15 +196,12 @@ class ControlPlane:
             "offered": self._serving.offered(),
             "retried": self._serving.retried,
             "queued": self._serving.depth(),
-            "moving": len(self._moving),
-            "idle": len(self._idle),
+            "moving": len(self._held.moving),
+            "idle": len(self._held.idle),
             "idle_limit": IDLE_STATES,
             "unserved": len(self._unserved),
             "unserved_limit": UNSERVED,
         }
-
-    def _held(self, lifetime_id: str) -> LifetimeState | None:
-        return self._moving.get(lifetime_id) or self._idle.get(lifetime_id)
 
     # -- carrying on what stands still --------------------------------------------------------------------------------
 
@@ -229,7 +213,7 @@ class ControlPlane:
         async with self._turn:
             await self._take_up(tenant_id, lifetime_id)
             await self._performer.flush()
-            state = self._held(lifetime_id)
+            state = self._held.get(lifetime_id)
             return state.status if state is not None else None
 
     async def _take_up(self, tenant_id: str, lifetime_id: str) -> None:
@@ -283,19 +267,19 @@ class ControlPlane:
 
         Work that a living worker has claimed is left to it; the attempts of one that is gone are recorded as lost.
         """
-        state = self._held(lifetime_id)
+        state = self._held.get(lifetime_id)
         if state is None:
             await self._serve_again(lifetime_id)
             return
         verdicts = await leases.looks(_at_executors(state))  # out of turn: the others go on, however long it takes
         if self._all_at_work(state, verdicts):
-            self._looked_at(lifetime_id)
+            self._held.looked_at(lifetime_id)
         else:
             await self._act_on(lifetime_id, leases, verdicts)
 
     async def glance(self, lifetime_id: str, leases: Leases, before: int) -> None:
         """Looks whether the workers beat that have its visits since `before` (us), and acts if one is gone."""
-        state = self._held(lifetime_id)
+        state = self._held.get(lifetime_id)
         sent = _at_executors(state, before) if state is not None else None
         if not sent:
             return
@@ -305,14 +289,14 @@ class ControlPlane:
 
     async def _act_on(self, lifetime_id: str, leases: Leases, verdicts: Mapping[str, Verdict]) -> None:
         async with self._turn:
-            state = self._held(lifetime_id)
+            state = self._held.get(lifetime_id)
             if state is None:
                 return
             if not self._owns(state.tenant_id, lifetime_id):
-                self._drop(lifetime_id)  # its references go to another process, which moves it
+                self._held.drop(lifetime_id)  # its references go to another process, which moves it
                 return
             try:
-                self._looked_at(lifetime_id)
+                self._held.looked_at(lifetime_id)
                 before = state.seq
                 state = await self._catch_up(state)
                 if state.seq == before:
@@ -326,10 +310,6 @@ class ControlPlane:
         """Whether a living worker has each visit, so that there is nothing that may have been lost."""
         visits = state.open.values()
         return bool(visits) and not state.pending and all(verdicts.get(v.exec_id) == "alive" for v in visits)
-
-    def _looked_at(self, lifetime_id: str) -> None:
-        if self._checked.pop(lifetime_id, None) is not None:
-            self._checked[lifetime_id] = self._clock.monotonic()
 
     async def _serve_again(self, lifetime_id: str) -> None:
         """Tries a lifetime again whose payloads could not be had."""
@@ -370,21 +350,17 @@ class ControlPlane:
         """Lifetimes held here that should move, and have not for so long; or have not been rechecked for four times
         as long, for one branch that moves all the time must not hide another that stands still. Longest first. Before
         them those that could not be served. `again`: seconds before one that stands still is looked at again."""
-        now = self._clock.monotonic()
-        still = itertools.takewhile(lambda known: now - self._moved[known] >= seconds, self._moved)
-        found = [known for known in still if now - self._checked.get(known, 0.0) >= again]
-        overdue = itertools.takewhile(lambda known: now - self._checked[known] >= 4 * seconds, self._checked)
-        return list(dict.fromkeys([*self._unserved, *found, *overdue]))
+        return list(dict.fromkeys([*self._unserved, *self._held.still(seconds, again)]))
 
     def watched(self) -> list[str]:
         """Lifetimes held here that should move."""
-        return list(self._moved)
+        return self._held.watched()
 
     # -- folding ------------------------------------------------------------------------------------------------------
 
     async def _handle(self, reference: Committed) -> None:
         lifetime_id = reference.lifetime_id
-        state = self._moving.get(lifetime_id) or self._idle.pop(lifetime_id, None)
+        state = self._held.take(lifetime_id)
         if state is None and reference.first_seq == 1 and reference.entries and not await self._was_here(reference):
             state = await self._rebuilder.new_state(reference.tenant_id, lifetime_id, reference.entries[0])
         if state is None:
@@ -405,7 +381,7 @@ class ControlPlane:
 
     async def _was_here(self, reference: Committed) -> bool:
         """Whether the first reference of a lifetime comes again, after the lifetime has gone on or has ended."""
-        if reference.lifetime_id not in self._left and self._clock.now() - reference.at < NEW_FOR:
+        if not self._held.has_left(reference.lifetime_id) and self._clock.now() - reference.at < NEW_FOR:
             return False
         last = reference.first_seq + len(reference.entries) - 1
         return bool(await self._store.read_log(reference.tenant_id, reference.lifetime_id, last, 1))
@@ -453,49 +429,10 @@ class ControlPlane:
         return await self._rebuilder.fetched(state.tenant_id, entry)
 
     def _file(self, state: LifetimeState, *, moved: bool = True) -> None:
-        """Keeps the state where it belongs now."""
-        lifetime_id = state.lifetime_id
-        if state.status == "RUNNING":
-            self._idle.pop(lifetime_id, None)
-            self._moving[lifetime_id] = state
-            self._watch(lifetime_id, moved=moved)
-            return
-        self._moving.pop(lifetime_id, None)
-        if state.ending is None or state.pending:
-            self._idle[lifetime_id] = state
-            if _demands(state):
-                self._watch(lifetime_id, moved=moved)
-            else:
-                self._unwatch(lifetime_id)
-            if len(self._idle) > IDLE_STATES:
-                self._leave(self._idle.popitem(last=False)[0])
-        else:
-            self._idle.pop(lifetime_id, None)
-            self._leave(lifetime_id)
-        self._tell_idle(state)
-
-    def _drop(self, lifetime_id: str) -> None:
-        self._moving.pop(lifetime_id, None)
-        self._idle.pop(lifetime_id, None)
-        self._leave(lifetime_id)
-
-    def _watch(self, lifetime_id: str, *, moved: bool) -> None:
-        """This lifetime should move by itself; when it has stood still for long, it is rechecked."""
-        now = self._clock.monotonic()
-        if moved or lifetime_id not in self._moved:
-            self._moved.pop(lifetime_id, None)
-            self._moved[lifetime_id] = now
-        self._checked.setdefault(lifetime_id, now)
-
-    def _unwatch(self, lifetime_id: str) -> None:
-        self._moved.pop(lifetime_id, None)
-        self._checked.pop(lifetime_id, None)
-
-    def _leave(self, lifetime_id: str) -> None:
-        self._unwatch(lifetime_id)
-        self._left[lifetime_id] = None
-        if len(self._left) > LEFT:
-            self._left.popitem(last=False)
+        """Keeps the state where it belongs now, and says so when it does nothing by itself."""
+        self._held.file(state, moved=moved)
+        if state.status != "RUNNING":
+            self._tell_idle(state)
 
     def _tell_idle(self, state: LifetimeState) -> None:
         """Says that this lifetime does nothing by itself now, to those who wait for it or for one of its parents."""
@@ -508,7 +445,7 @@ class ControlPlane:
         found = []
         while state is not None and state.parent is not None:
             found.append(state.parent[0])
-            state = self._held(state.parent[0])
+            state = self._held.get(state.parent[0])
         return found
 
 
@@ -526,10 +463,3 @@ def _at_executors(state: LifetimeState, before: int | None = None) -> dict[str, 
     nodes = state.topology.nodes
     sent = [v for v in state.open.values() if v.phase == "sent" and nodes[v.node].runs_code]
     return {v.exec_id: v.intent for v in sent if before is None or v.created_at <= before}
-
-
-def _demands(state: LifetimeState) -> bool:
-    """Whether a lifetime that waits or is paused has something on its way that may get lost."""
-    if state.pending:
-        return True
-    return any(v.phase == "sent" or (v.phase in ("waiting", "timer") and not v.asked) for v in state.open.values())
