@@ -97,7 +97,7 @@ async def measure(url: str, count: int, trips: int) -> None:
             print(f"{name}: {count / seconds:,.0f} messages/s, {cpu / count * 1e6:.1f} us of CPU a message")
         for rate in BUSY:
             await produce(bus, 3 * rate)
-            seconds, _ = await timed(lambda rate=rate: work_off(subscription, 3 * rate, rate))  # type: ignore[misc]
+            seconds, _ = await timed(lambda rate=rate: work_off(subscription, 3 * rate, rate))  # type: ignore[misc]  # of a default
             print(f"a receiver that can do {rate:,}: {3 * rate / seconds:,.0f} messages/s")
         await round_trips(bus, subscription, 100)
         trip = sorted(await round_trips(bus, subscription, trips))

@@ -37,7 +37,7 @@ async def test_a_client_that_remembers_a_topic_without_a_leader_lists_the_topics
         await bus.publish(TOPIC, said("k", 1, 2))
         directory = bus._directory
         assert directory is not None
-        forgetful = directory._admin = Forgetful(directory._admin)  # type: ignore[assignment]
+        forgetful = directory._admin = Forgetful(directory._admin)  # type: ignore[assignment]  # it stands in
         with pytest.raises(KafkaException):
             directory.ends({TOPIC: 2})
         assert sum(directory.ends({TOPIC: 2}).values()) == 2
