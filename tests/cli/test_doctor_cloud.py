@@ -274,15 +274,21 @@ def test_encryption_is_what_the_server_says(cli: Cli, migrated: dict[str, str]) 
     assert (row["state"], row["found"]) == ("ok", "AES256")
 
 
-def test_a_redis_that_evicts_is_found(cli: Cli, migrated: dict[str, str], tmp_path: Path) -> None:
+def test_a_redis_that_evicts_or_runs_no_scripts_is_found(cli: Cli, migrated: dict[str, str], tmp_path: Path) -> None:
     url = servers.start("redis", tmp_path / "set")["TICKWORK_REDIS_URL"]
     try:
         with Redis.from_url(url) as client:
             client.config_set("maxmemory", "100mb")
             client.config_set("maxmemory-policy", "allkeys-lru")
-        row = checks(cli, migrated | {"TICKWORK_KV_URL": url})["redis eviction"]
+            client.execute_command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "+@all", "-eval")
+        limited = url.replace("redis://", "redis://worker:pw@")
+        found = checks(cli, migrated | {"TICKWORK_KV_URL": limited})
     finally:
         servers.end("redis", tmp_path / "set")
+    assert found["redis"]["state"] == "bad"
+    assert "EVAL is refused" in found["redis"]["found"]
+    assert "+eval" in found["redis"]["todo"]
+    row = found["redis eviction"]
     assert row["state"] == "bad"
     assert "allkeys-lru, maxmemory 100.00M" in row["found"]
     assert "noeviction" in row["todo"]

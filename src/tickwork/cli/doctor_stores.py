@@ -49,6 +49,9 @@ def _server(seen: Server) -> Finding:
         return Finding("redis", "bad", f"{text}: in cluster mode", "Use a server without cluster mode.")
     if facts.get("role") == "slave":
         return Finding("redis", "bad", f"{text}: it is a replica", "Name the primary in TICKWORK_KV_URL.")
+    if not seen.replaces:
+        said = f"{text}; EVAL is refused, so that an attempt may begin in the moment in which it is given up"
+        return Finding("redis", "bad", said, "Let the user of TICKWORK_KV_URL run EVAL (ACL SETUSER ... +eval).")
     return Finding("redis", "ok", text)
 
 

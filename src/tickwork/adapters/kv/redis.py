@@ -126,6 +126,8 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     """What INFO says; empty when this user may not ask."""
     keeps: bool
     """What was set could be read back."""
+    replaces: bool
+    """It compares and sets: its user may run EVAL."""
     asked: int
     """Microseconds, by this host's clock, in the middle of asking for `told`."""
     told: int
@@ -151,6 +153,7 @@ async def examine(url: str, clock: Clock) -> Examination:
         after = clock.now()
         await redis.execute_command("SET", key, b"1", "PX", 60_000)
         kept = await redis.execute_command("GET", key)
+        replaced = await _answer(redis, "EVAL", REPLACE, 1, key, b"1", b"2", 60_000)
         await redis.execute_command("DEL", key)
     except (RedisError, OSError) as error:
         raise StorageError(f"{address.where} does not serve the key-value store ({_reason(error)}).") from None
@@ -164,18 +167,19 @@ async def examine(url: str, clock: Clock) -> Examination:
         seconds=seconds,
         facts={} if said is None else {str(name): str(value) for name, value in said.items()},
         keeps=kept == b"1",
+        replaces=replaced == 1,
         asked=(before + after) // 2,
         told=told,
         doubt=(after - before) // 2,
     )
 
 
-async def _answer(redis: Any, command: str) -> Any:
+async def _answer(redis: Any, *command: Any) -> Any:
     """What it says to a command that administrators may have taken away; then None."""
     from redis.exceptions import ResponseError
 
     try:
-        return await redis.execute_command(command)
+        return await redis.execute_command(*command)
     except ResponseError:
         return None
 
