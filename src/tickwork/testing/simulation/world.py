@@ -71,10 +71,6 @@ REST = 1800.0
 END = 7200.0
 """Virtual seconds after that within which every lifetime has ended, with people who do what is waited for."""
 
-BUSY = 0.25
-"""How much of the time in which all workers are at work counts: not all, for who waits has to wait; and not nothing,
-for what is called again and again for ever has to be noticed."""
-
 LOOK = 5.0
 """Virtual seconds between two looks at a world that is well."""
 
@@ -415,11 +411,10 @@ class World:
         helping: bool = False,
         invariant: str = "I9",
     ) -> None:
-        """Waits until nothing is wrong any more; a violation when that takes longer than `bound`, not counting most of
-        the time in which all workers are at work: then what waits stands in a queue."""
-        left = bound
+        """Waits until nothing is wrong any more; a violation when that takes longer than `bound`."""
+        until = self.loop.time() + bound
         while found := await wrong():
-            if left <= 0:
+            if self.loop.time() >= until:
                 for one in found:
                     how = await checkers.standing(self, one)
                     self.violation(invariant, f"after {bound:g} s, {how} {what}")
@@ -430,13 +425,6 @@ class World:
                 for person in self.people:
                     await person.help()
             await asyncio.sleep(LOOK)  # noqa: TID251 - virtual time
-            left -= LOOK * (BUSY if self._all_at_work() else 1)
-
-    def _all_at_work(self) -> bool:
-        """Whether every worker runs as many calls as it may."""
-        running = Counter([call.process for call in self.ledger.calls if call.ended is None])
-        workers = [process.name for process in self.processes if process.up and "executor" in process.roles]
-        return bool(workers) and all(running[name] >= self.options.concurrency for name in workers)
 
     async def _open(self) -> list[Lifetime]:
         """Lifetimes that have not ended."""
