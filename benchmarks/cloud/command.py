@@ -25,6 +25,7 @@ import msgspec
 from benchmarks.cloud import servers
 from benchmarks.cloud.plan import QUICK, SMALL, WHOLE, Sizes
 from benchmarks.cloud.report import Report
+from tickwork.errors import TickworkError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with servers.started() as found:
             asyncio.run(_measure(found, parts, sizes, report))
-    except RuntimeError as error:
+    except (RuntimeError, TickworkError) as error:
         print(f"benchmarks cloud: {error}", file=sys.stderr)
         return 1
     report.title(f"measured in {time.monotonic() - began:,.0f} s; load of the machine now {os.getloadavg()[0]:.1f}")

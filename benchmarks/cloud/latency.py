@@ -1,4 +1,4 @@
-"""Latencies from the executors' samples: every planner loop that was due in a stretch of time, the late ones too.
+"""Latencies from the executors' samples: every planner loop that was due in some spans of time, the late ones too.
 
 A loop that was due and has not begun counts as one that takes from then until now: it cannot be left out of a
 percentile because it never came.
@@ -65,18 +65,24 @@ class Samples:
         return sum((life, 0) in self.began for life in lives)
 
 
+def within(moment: float, spans: Sequence[tuple[float, float]]) -> bool:
+    """Whether a moment lies in one of these spans of time."""
+    return any(opens <= moment < closes for opens, closes in spans)
+
+
 def latencies(
-    samples: Samples, schedule: Schedule, lives: Sequence[int], opens: float, closes: float, now: float
+    samples: Samples, schedule: Schedule, lives: Sequence[int], spans: Sequence[tuple[float, float]], now: float
 ) -> Latencies:
-    """Of all loops of these lifetimes that were due from `opens` to `closes`. RuntimeError when there are none."""
+    """Of all loops of these lifetimes that were due in these spans of time. RuntimeError when there are none."""
+    seconds = sum(closes - opens for opens, closes in spans)
     times: list[float] = []
     from_return: list[float] = []
     late = 0
     for life in lives:
         for loop, due in enumerate(schedule.dues(life), 1):
-            if due >= closes:
+            if due >= spans[-1][1]:
                 break
-            if due < opens:
+            if not within(due, spans):
                 continue
             found = samples.began.get((life, loop))
             if found is None:
@@ -87,13 +93,13 @@ def latencies(
                 times.append(found[2] - due)
                 from_return.append(found[2] - found[1])
     if not times:
-        raise RuntimeError(f"no planner loop was due in {closes - opens:g} s; take more lifetimes or a higher rate")
+        raise RuntimeError(f"no planner loop was due in {seconds:g} s; take more lifetimes or a higher rate")
     times.sort()
     from_return.sort()
     mine = frozenset(lives)
-    reached = sum(opens <= began[2] < closes for (life, loop), began in samples.began.items() if loop and life in mine)
+    reached = sum(within(began[2], spans) for (life, loop), began in samples.began.items() if loop and life in mine)
     p50, p90, p99, p999 = (1e3 * quantile(times, q) for q in (0.5, 0.9, 0.99, 0.999))
     return Latencies(
-        len(times) / (closes - opens), reached / (closes - opens), len(times), late,
+        len(times) / seconds, reached / seconds, len(times), late,
         p50, p90, p99, p999, 1e3 * times[-1], 1e3 * quantile(from_return, 0.99),
     )  # fmt: skip

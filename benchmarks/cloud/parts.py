@@ -139,26 +139,29 @@ async def scale_out(servers: Servers, sizes: Sizes, report: Report) -> None:
 
 
 async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
-    """One tenant at a low rate, watched alone and then beside one at a hundred times its load."""
+    """One tenant at a low rate, watched alone and beside one at a hundred times its load, by turns: what else the
+    machine does, and what it is slow at, falls on both."""
     quiet = Group("quiet", TENANTS[1], 0, sizes.neighbour_lives)
     noisy = Group("noisy", TENANTS[0], 1_000_000, sizes.noise_lives)
-    loud = sizes.noise * sizes.neighbour_rate
+    loud, rounds = sizes.noise * sizes.neighbour_rate, sizes.neighbour_rounds
     report.title(f"A neighbour: {sizes.neighbour_rate:g} loops/s of one tenant, beside {loud:,.0f} of another")
-    span = sizes.neighbour
+    span = thinking.LEAD + sizes.neighbour / rounds
+    stages = [Stage(rate, span) for _ in range(rounds) for rate in (0.0, loud)]
     async with Deployment(servers) as deployment:
         samples = Samples(deployment.folder)
         await thinking.open_all(deployment, (quiet, noisy), samples)
-        schedule = thinking.turn(deployment, quiet, [Stage(sizes.neighbour_rate, 2 * span + 2 * thinking.LEAD)])
-        middle = schedule.origin + span
-        await asyncio.sleep(middle - thinking.LEAD - time.monotonic())
-        noise = thinking.turn(deployment, noisy, [Stage(loud, span + thinking.LEAD)])
-        opens, closes = noise.origin + thinking.LEAD, noise.origin + thinking.LEAD + span
-        await asyncio.sleep(closes + thinking.GRACE - time.monotonic())
+        noise = thinking.turn(deployment, noisy, stages)
+        schedule = thinking.turn(deployment, quiet, [Stage(sizes.neighbour_rate, len(stages) * span)])
+        silent, noised = [
+            [(opens + thinking.LEAD, closes) for stage, opens, closes in noise.windows() if stage.rate == rate]
+            for rate in (0.0, loud)
+        ]
+        await asyncio.sleep(noised[-1][1] + thinking.GRACE - time.monotonic())
         samples.read()
         now = time.monotonic()
-        alone = latencies(samples, schedule, quiet.numbers, schedule.origin, middle, now)
-        beside = latencies(samples, schedule, quiet.numbers, opens, closes, now)
-        other = latencies(samples, noise, noisy.numbers, opens, closes, now)
+        alone = latencies(samples, schedule, quiet.numbers, silent, now)
+        beside = latencies(samples, schedule, quiet.numbers, noised, now)
+        other = latencies(samples, noise, noisy.numbers, noised, now)
     report.figures["neighbour"] = {"alone": alone, "beside": beside, "noisy": other}
     report.tenants({"alone": alone, "beside it": beside, "the noisy one": other})
     report.target("p99 moved by", 100 * (beside.p99 / alone.p99 - 1), "%", MOST_MOVED, at_most=True)
@@ -185,8 +188,8 @@ async def flood(servers: Servers, sizes: Sizes, report: Report) -> None:
         await asyncio.sleep(thinking.GRACE)
         samples.read()
         now = time.monotonic()
-        alone = latencies(samples, schedule, quiet.numbers, schedule.origin, middle, now)
-        beside = latencies(samples, schedule, quiet.numbers, opens, opens + span, now)
+        alone = latencies(samples, schedule, quiet.numbers, [(schedule.origin, middle)], now)
+        beside = latencies(samples, schedule, quiet.numbers, [(opens, opens + span)], now)
     report.figures["flood"] = {"alone": alone, "beside": beside, "used": used}
     report.tenants({"alone": alone, "beside the flood": beside})
     report.say(f"all together meanwhile: {used.steps / used.seconds:,.0f} steps/s")

@@ -36,6 +36,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     noise_lives: int = 3_000
     neighbour: float = 60.0
     """Seconds that it is watched, alone and with the other."""
+    neighbour_rounds: int = 4
+    """Turns in which that is done."""
     flood_lives: int = 4_000
     """Lifetimes of the tenant that floods; each takes its next step as soon as it can."""
     soak_minutes: float = 30.0
@@ -79,6 +81,7 @@ SMALL = Sizes(
     noise=5.0,
     noise_lives=30,
     neighbour=6.0,
+    neighbour_rounds=2,
     flood_lives=40,
     soak_minutes=2,
     soak_rate=20,

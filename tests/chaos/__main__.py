@@ -47,7 +47,7 @@ def main() -> int:
     """0: nothing was lost, doubled or stranded, and all was in time."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--all", action="store_true", help="every scenario, about half an hour")
+    parser.add_argument("--all", action="store_true", help="every scenario, about twenty minutes")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one scenario; may be given again")
     parser.add_argument("--list", action="store_true", help="the scenarios' names")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long a fault lasts that has no end of its own")

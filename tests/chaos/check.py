@@ -38,6 +38,9 @@ KINDS = {
 }
 """By which words a finding is counted in the table; all others are `other`."""
 
+CLOCK_WRONG = 10.0
+"""Seconds between the end of a call, by its worker, and its record, by the database, that only a wrong clock makes."""
+
 RECOVERING = ("unknown", "reconciled", "superseded")
 
 
@@ -140,6 +143,15 @@ class CloudAccount(Account):
                 if due <= since < at:
                     longest = max(longest, (at - since) / 1e6)
         return longest
+
+    def clock_differences(self) -> set[int]:
+        """Whether (1) a worker's clock was ahead of the database's by more than any call takes, and (-1) behind it."""
+        return {
+            1 if e.finished_at > at else -1
+            for logged in self.logs
+            for e, at in zip(logged.row.log, logged.at, strict=True)
+            if isinstance(e, Execution) and "/" in e.executor and abs(e.finished_at - at) > CLOCK_WRONG * 1e6
+        }
 
     def first_after(self, since: int) -> float | None:
         """How long (s) after `since` (us) a worker's execution was recorded again."""

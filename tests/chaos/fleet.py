@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.chaos import graphs
+from tests.chaos.clocks import Clocks
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("data-plane", "control-plane", "executor", "sweeper")
@@ -56,10 +57,14 @@ class Member:
 class Fleet:
     """All processes of one world."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path, lease: float) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, lease: float, clocks: Clocks | None = None
+    ) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TICKWORK_")}
         self._environment = {**kept, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
         self._folder, self._lease = folder, lease
+        self.clocks = clocks
+        """Of the processes; None: theirs is the machine's."""
         self.members: list[Member] = []
         self.exits: list[str] = []
         """Processes that ended by themselves, with their codes."""
@@ -80,10 +85,13 @@ class Fleet:
         ]  # fmt: skip
         if member.role == "executor":
             command += [f"tests.chaos.graphs:{name}" for name in graphs.ATTRIBUTES]
+        environment = self._environment
+        if self.clocks is not None:
+            environment = {**environment, **self.clocks.environment(member.name)}
         member.wanted, member.frozen = True, False
         with member.log.open("ab") as output:
             member.process = await asyncio.create_subprocess_exec(
-                *command, cwd=self._folder, env=self._environment, stdin=asyncio.subprocess.DEVNULL,
+                *command, cwd=self._folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
                 stdout=output, stderr=output,
             )  # fmt: skip
         member.supervision = asyncio.create_task(self._supervise(member, member.process))

@@ -24,6 +24,7 @@ import msgspec
 from tests.acceptance import crash_shapes
 from tests.chaos import check, graphs
 from tests.chaos.client import Client
+from tests.chaos.clocks import Clocks
 from tests.chaos.disk import SmallDisk
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy
@@ -63,6 +64,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """Processes may end by themselves."""
     small_disk: bool = False
     """Its database lies on a disk that can be filled up."""
+    clocks: bool = False
+    """The clocks of its processes can be set."""
 
 
 class Report(msgspec.Struct):
@@ -156,8 +159,9 @@ class Rig:
         await self.services.database(database, disk.name if disk is not None else "pg_default")
         environment = through(self.services.urls, self.proxy.ports, database)
         ledger = folder / "ledger"
+        clocks = Clocks(folder) if scenario.clocks else None
         crash_shapes.ledger.open(ledger)
-        fleet = Fleet({**environment, graphs.LEDGER: str(ledger), graphs.PACE: str(PACE)}, folder, LEASE)
+        fleet = Fleet({**environment, graphs.LEDGER: str(ledger), graphs.PACE: str(PACE)}, folder, LEASE, clocks)
         world = World(self, fleet, database, environment)
         world.disk = disk
         fired = await self.proxy.heal()
@@ -248,6 +252,8 @@ class Rig:
         other += client.surprises + world.fleet.tracebacks()
         if not scenario.exits:
             other += world.fleet.exits
+        if scenario.clocks and not account.clock_differences() >= {-1, 1}:
+            other.append("no clock was wrong, ahead and behind")
         report.lifetimes, report.faults = len(account.rows), world.faults
         report.calls, report.repeated = len(account.calls), account.repeated()
         report.recovered = dict(check.recovery_entries(account.rows.values()))

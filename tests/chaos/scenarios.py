@@ -14,6 +14,7 @@ import asyncpg
 from confluent_kafka.admin import AdminClient
 from redis.asyncio import Redis
 
+from tests.chaos.clocks import REREAD, WRONG
 from tests.chaos.fleet import ROLES, Member
 from tests.chaos.rig import LEASE, Scenario, World
 from tickwork.adapters.bus.kafka import KafkaBus
@@ -108,6 +109,23 @@ async def again(world: World, member: Member) -> None:
     said = len(member.text())
     await world.fleet.launch(member)
     await world.fleet.until_ready(member, said)
+
+
+async def set_clocks(world: World) -> None:
+    """Every process has its own time: all clocks are set at once, then one of them every half a second, both ways."""
+    clocks, members = world.fleet.clocks, world.fleet.members
+    assert clocks is not None
+    until = time.monotonic() + world.seconds
+    for n, member in enumerate(members):  # of two of a role one is ahead and one behind
+        clocks.set(member.name, WRONG if n % 2 else -WRONG)
+    while time.monotonic() < until:
+        world.faults += 1
+        await asyncio.sleep(0.5)
+        clocks.set(world.rng.choice(members).name, world.rng.uniform(-WRONG, WRONG))
+    for member in members:
+        clocks.set(member.name, 0.0)
+    await asyncio.sleep(REREAD)
+    world.mark()
 
 
 # -- the bus ----------------------------------------------------------------------------------------------------------
@@ -327,6 +345,7 @@ ALL = named(
         Scenario("freeze all", "all processes stand still past the lease", freeze_all),
         Scenario("rolling restart", "SIGTERM to one after the other", roll),
         Scenario("terminate all", "SIGTERM to all at once", terminate_all),
+        Scenario("clocks wrong", "each process up to 30 s off, and set again and again", set_clocks, clocks=True),
         Scenario("broker restart", "Kafka is killed and comes back", restart_broker, first_within=BROKER),
         Scenario("broker away", "cut and refused for 5 s", partial(away, "kafka"), first_within=BROKER),
         Scenario("broker half open", "nothing comes through for 10 s", partial(half_open, "kafka")),

@@ -13,7 +13,10 @@ from tests.chaos.scenarios import ALL
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
-SOME = ("kill at random", "freeze executor", "broker restart", "topics lost", "database restart", "bad ways")
+SOME = (
+    "kill at random", "freeze executor", "broker restart", "topics lost", "database restart", "bad ways",
+    "clocks wrong",
+)  # fmt: skip
 SECONDS = 8.0
 
 # On two cores that others use as well everything takes longer; what has to hold is the same.

@@ -359,8 +359,9 @@ def _client(address: RedisAddress) -> Redis:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
         from redis.exceptions import ConnectionError as Disconnected
-    except ModuleNotFoundError:
-        raise MissingExtra("a store in redis:// needs the extra redis: pip install 'tickwork[redis]'") from None
+    except ModuleNotFoundError as error:
+        missing = f"a store in redis:// needs the extra redis, and there is no module `{error.name}`"
+        raise MissingExtra(f"{missing}: pip install 'tickwork[redis]'") from None
     tls: dict[str, Any] = {}
     if address.tls:
         tls = {"connection_class": SSLConnection, "ssl_cert_reqs": "required", "ssl_check_hostname": True}

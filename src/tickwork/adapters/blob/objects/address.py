@@ -140,8 +140,9 @@ def connect(address: Address) -> S3Store | GCSStore:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore
-    except ModuleNotFoundError:
-        raise MissingExtra("blobs in s3:// or gs:// need the extra s3: pip install 'tickwork[s3]'") from None
+    except ModuleNotFoundError as error:
+        missing = f"blobs in s3:// or gs:// need the extra s3, and there is no module `{error.name}`"
+        raise MissingExtra(f"{missing}: pip install 'tickwork[s3]'") from None
     try:
         if address.scheme == "s3":
             return _s3(address)
