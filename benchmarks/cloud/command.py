@@ -4,7 +4,7 @@ w2          1,000 lifetimes of 10 cycles at the same time, roles in separate pro
 loops       10,000 lifetimes that think: planner loops at rising rates, latency from the schedule
 model       what 100,000 and 1,000,000 lifetimes need, from the runs of `loops`, checked against them
 scale-out   W2 with 1, 2 and 4 processes of each role
-neighbour   a tenant's latency with and without another one at a hundred times its load
+neighbour   tenants' latency with and without another one at a hundred times the load of each
 flood       the same beside one that takes all it can get (only when it is named)
 soak        a fixed rate for --minutes: throughput and memory of each minute (only when it is named)
 """
@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--reps", type=int, help="repetitions of W2")
     add("--minutes", type=float, help="of soak (default 30)")
     add("--rate", type=float, help="planner loops a second of soak")
-    add("--noise", type=float, help="planner loops a second of a noisy neighbour (default 300); a hundredth is watched")
-    add("--watch", type=float, help="seconds that the neighbour is watched, alone and beside (default 60)")
+    add(
+        "--noise", type=float, help="planner loops a second of a noisy neighbour (default 300); others have a hundredth"
+    )
+    add("--watch", type=float, help="seconds that they are watched, alone and beside (default 60)")
     add("--json", metavar="FILE", help="also write all figures to FILE")
     return parser

@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -130,9 +131,7 @@ class Deployment:
         }
         self._client = Runtime(Profile.cloud(given), roles=frozenset())
         await self._client.__aenter__()
-        for tenant in TENANTS:
-            for graph in (graphs.LOOP, graphs.THINK):
-                await self.service.register(graph.build(), tenant=tenant)
+        await self.register(TENANTS)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKWORK_")}
         environment |= given | {graphs.FOLDER: str(self.folder)}
         self.processes = [Process(roles, self.folder, n, environment) for n, roles in enumerate(self._roles)]
@@ -144,6 +143,12 @@ class Deployment:
                 raise RuntimeError(f"{waiting[0].name} is not ready after {READY:g} s:\n{said}")
             await asyncio.sleep(0.2)
             waiting = [process for process in waiting if not await asyncio.to_thread(process.ready)]
+
+    async def register(self, tenants: Sequence[str]) -> None:
+        """Makes the graphs known to tenants; more may come while the processes run."""
+        for tenant in tenants:
+            for graph in (graphs.LOOP, graphs.THINK):
+                await self.service.register(graph.build(), tenant=tenant)
 
     async def close(self) -> None:
         """Ends the processes and removes the database; Kafka's topics go with the servers."""

@@ -71,14 +71,18 @@ def within(moment: float, spans: Sequence[tuple[float, float]]) -> bool:
 
 
 def latencies(
-    samples: Samples, schedule: Schedule, lives: Sequence[int], spans: Sequence[tuple[float, float]], now: float
+    samples: Samples,
+    groups: Sequence[tuple[Schedule, Sequence[int]]],
+    spans: Sequence[tuple[float, float]],
+    now: float,
 ) -> Latencies:
-    """Of all loops of these lifetimes that were due in these spans of time. RuntimeError when there are none."""
+    """Of all loops of these lifetimes, each group with its schedule, that were due in these spans of time. RuntimeError
+    when there are none."""
     seconds = sum(closes - opens for opens, closes in spans)
     times: list[float] = []
     from_return: list[float] = []
     late = 0
-    for life in lives:
+    for schedule, life in [(schedule, life) for schedule, lives in groups for life in lives]:
         for loop, due in enumerate(schedule.dues(life), 1):
             if due >= spans[-1][1]:
                 break
@@ -96,7 +100,7 @@ def latencies(
         raise RuntimeError(f"no planner loop was due in {seconds:g} s; take more lifetimes or a higher rate")
     times.sort()
     from_return.sort()
-    mine = frozenset(lives)
+    mine = frozenset([life for _, lives in groups for life in lives])
     reached = sum(within(began[2], spans) for (life, loop), began in samples.began.items() if loop and life in mine)
     p50, p90, p99, p999 = (1e3 * quantile(times, q) for q in (0.5, 0.9, 0.99, 0.999))
     return Latencies(

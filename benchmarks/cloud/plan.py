@@ -29,8 +29,11 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Processes of each role, of `scale-out`."""
     scale_lifetimes: int = 500
     neighbour_rate: float = 3.0
-    """Planner loops a second of the tenant that is watched."""
-    neighbour_lives: int = 100
+    """Planner loops a second of each tenant that is watched."""
+    neighbours: int = 10
+    """Tenants that are watched."""
+    neighbour_lives: int = 1_000
+    """Of all that are watched together."""
     noise: float = 100.0
     """How many times its load the other tenant has."""
     noise_lives: int = 3_000
@@ -77,6 +80,7 @@ SMALL = Sizes(
     each=(1, 2),
     scale_lifetimes=20,
     neighbour_rate=3.0,
+    neighbours=2,
     neighbour_lives=10,
     noise=5.0,
     noise_lives=30,

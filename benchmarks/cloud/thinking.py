@@ -116,7 +116,7 @@ async def staircase(
         resident = processes.resident_bytes(deployment.pids)
         await asyncio.sleep(ends + GRACE - time.monotonic())
         samples.read()
-        timed = latencies(samples, schedule, group.numbers, [(opens, ends)], time.monotonic())
+        timed = latencies(samples, [(schedule, group.numbers)], [(opens, ends)], time.monotonic())
         found.append(Measured(stage.rate, timed, used, resident, opens, ends))
         if not go_on(found[-1]):
             break

@@ -65,7 +65,7 @@ def test_a_loop_that_never_came_counts(tmp_path: Path) -> None:
     schedule = Schedule(0.0, 1, (Stage(1, 100),))
     first, second = list(schedule.dues(0))[:2]
     samples = write(tmp_path, (0, 1, first, first, first + 0.01))
-    found = latencies(samples, schedule, [0], [(0.0, second + 0.001)], now=second + 5)
+    found = latencies(samples, [(schedule, [0])], [(0.0, second + 0.001)], now=second + 5)
     assert (found.count, found.late) == (2, 1)
     assert found.longest == pytest.approx(5_000)
 
@@ -74,7 +74,7 @@ def test_being_late_counts_from_the_schedule(tmp_path: Path) -> None:
     schedule = Schedule(0.0, 1, (Stage(1, 100),))
     due = next(schedule.dues(0))
     samples = write(tmp_path, (0, 1, due, due + 0.4, due + 0.5), (0, 1, due, due + 0.4, due + 0.9))
-    found = latencies(samples, schedule, [0], [(0.0, due + 0.001)], now=due + 1)
+    found = latencies(samples, [(schedule, [0])], [(0.0, due + 0.001)], now=due + 1)
     assert found.p99 == pytest.approx(500)
     assert found.p99_from_return == pytest.approx(100)
     assert samples.again == 1, "the same call came twice; the first one counts"
@@ -85,11 +85,11 @@ def test_nothing_is_due_in_a_stage_without_a_rate_and_spans_are_measured_togethe
     due = [(life, loop, at) for life in range(4) for loop, at in enumerate(schedule.dues(life), 1)]
     assert {int(at // 10) for _, _, at in due} == {1, 3}
     samples = write(tmp_path, *[(life, loop, at, at, at + at / 1_000) for life, loop, at in due])
-    found = latencies(samples, schedule, range(4), [(10.0, 20.0), (30.0, 40.0)], now=50)
+    found = latencies(samples, [(schedule, range(4))], [(10.0, 20.0), (30.0, 40.0)], now=50)
     assert found.count == len(due)
     assert found.rate == len(due) / 20
     assert found.longest == pytest.approx(max(at for _, _, at in due))
-    first = latencies(samples, schedule, range(4), [(10.0, 20.0)], now=50)
+    first = latencies(samples, [(schedule, range(4))], [(10.0, 20.0)], now=50)
     assert 0 < first.count < found.count
     assert first.longest < 20
 
