@@ -42,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")
     sizes = SMALL if options.smoke else QUICK if options.quick else WHOLE
-    changes = {name: getattr(options, name) for name in ("lives", "reps") if getattr(options, name) is not None}
+    named = ("lives", "reps", "neighbours")
+    changes = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.rates:
         changes["rates"] = tuple(float(rate) for rate in options.rates.split(","))
     if options.minutes is not None:
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--noise", type=float, help="planner loops a second of a noisy neighbour (default 300); others have a hundredth"
     )
+    add("--neighbours", type=int, help="tenants that are watched (default 10)")
     add("--watch", type=float, help="seconds that they are watched, alone and beside (default 60)")
     add("--json", metavar="FILE", help="also write all figures to FILE")
     return parser

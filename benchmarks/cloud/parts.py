@@ -142,31 +142,29 @@ async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
     """Tenants at a low rate, watched alone and beside one at a hundred times the load of each, by turns: what else the
     machine does, and what it is slow at, falls on both. There are several of them because one has few loops to time."""
     rate, rounds, several = sizes.neighbour_rate, sizes.neighbour_rounds, sizes.neighbours
-    each = sizes.neighbour_lives // several
+    each = sizes.neighbour_lives
     quiet = [Group(f"quiet-{n}", f"quiet-{n}", n * each, each) for n in range(several)]
     noisy = Group("noisy", TENANTS[0], 1_000_000, sizes.noise_lives)
     loud = sizes.noise * rate
     report.title(f"A neighbour: {several} tenants at {rate:g} loops/s each, beside one at {loud:,.0f}")
     span = thinking.LEAD + sizes.neighbour / rounds
-    stages = [Stage(now, span) for _ in range(rounds) for now in (0.0, loud)]
+    stages = [Stage(noise, span) for _ in range(rounds) for noise in (0.0, loud)]
     async with Deployment(servers) as deployment:
         samples = Samples(deployment.folder)
         await deployment.register([group.tenant for group in quiet])
         await thinking.open_all(deployment, (*quiet, noisy), samples)
-        noise = thinking.turn(deployment, noisy, stages)
+        theirs = thinking.turn(deployment, noisy, stages)
         steady = [Stage(rate, len(stages) * span)]
-        watched = [(group, thinking.turn(deployment, group, steady)) for group in quiet]
+        watched = [(thinking.turn(deployment, group, steady), group.numbers) for group in quiet]
         silent, noised = [
-            [(opens + thinking.LEAD, closes) for stage, opens, closes in noise.windows() if stage.rate == now]
-            for now in (0.0, loud)
+            [(opens + thinking.LEAD, closes) for stage, opens, closes in theirs.windows() if stage.rate == noise]
+            for noise in (0.0, loud)
         ]
         await asyncio.sleep(noised[-1][1] + thinking.GRACE - time.monotonic())
         samples.read()
-        alone, beside = [
-            latencies(samples, [(schedule, group.numbers) for group, schedule in watched], spans, time.monotonic())
-            for spans in (silent, noised)
-        ]
-        other = latencies(samples, [(noise, noisy.numbers)], noised, time.monotonic())
+        now = time.monotonic()
+        alone, beside = [latencies(samples, watched, spans, now) for spans in (silent, noised)]
+        other = latencies(samples, [(theirs, noisy.numbers)], noised, now)
     report.figures["neighbour"] = {"alone": alone, "beside": beside, "noisy": other}
     report.tenants({"alone": alone, "beside it": beside, "the noisy one": other})
     report.target("p99 moved by", 100 * (beside.p99 / alone.p99 - 1), "%", MOST_MOVED, at_most=True)
@@ -174,7 +172,7 @@ async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
 
 async def flood(servers: Servers, sizes: Sizes, report: Report) -> None:
     """One tenant at a low rate, watched alone and then beside one that takes all it can get."""
-    quiet, span = Group("quiet", TENANTS[1], 0, sizes.neighbour_lives // sizes.neighbours), sizes.neighbour
+    quiet, span = Group("quiet", TENANTS[1], 0, sizes.neighbour_lives), sizes.neighbour
     rate = sizes.neighbour_rate
     report.title(f"A flood: {rate:g} loops/s of one tenant, beside {sizes.flood_lives:,} busy lifetimes of another")
     async with Deployment(servers) as deployment:

@@ -32,8 +32,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Planner loops a second of each tenant that is watched."""
     neighbours: int = 10
     """Tenants that are watched."""
-    neighbour_lives: int = 1_000
-    """Of all that are watched together."""
+    neighbour_lives: int = 100
+    """Of each of them."""
     noise: float = 100.0
     """How many times its load the other tenant has."""
     noise_lives: int = 3_000
@@ -81,7 +81,7 @@ SMALL = Sizes(
     scale_lifetimes=20,
     neighbour_rate=3.0,
     neighbours=2,
-    neighbour_lives=10,
+    neighbour_lives=5,
     noise=5.0,
     noise_lives=30,
     neighbour=6.0,

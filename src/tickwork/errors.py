@@ -53,6 +53,11 @@ class MissingExtra(UsageError):
 
     code = "missing_extra"
 
+    @classmethod
+    def of(cls, what: str, extra: str, error: ModuleNotFoundError) -> MissingExtra:
+        """`what` (with its verb: `a Kafka bus needs`) cannot be had without an extra; `error` names what is missing."""
+        return cls(f"{what} the extra {extra}, and there is no module `{error.name}`: pip install 'tickwork[{extra}]'")
+
 
 class _Invalid(TickworkError):
     """Something a person wrote has problems. `problems` lists every one of them, each with its place."""

@@ -62,9 +62,7 @@ def _kafka(url: str, clock: Clock) -> EventBus:
     try:
         from tickwork.adapters.bus.kafka import KafkaBus
     except ModuleNotFoundError as error:
-        if error.name != "confluent_kafka":
-            raise
-        raise MissingExtra("a Kafka bus needs the extra kafka: pip install 'tickwork[kafka]'") from None
+        raise MissingExtra.of("a Kafka bus needs", "kafka", error) from None
     return KafkaBus(url, clock)
 
 
@@ -81,9 +79,7 @@ def _postgres(url: str, clock: Clock, *, readonly: bool = False) -> StateAdapter
     try:
         from tickwork.adapters.state.postgres import PostgresStore
     except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise MissingExtra("a Postgres database needs the extra postgres: pip install 'tickwork[postgres]'") from None
+        raise MissingExtra.of("a Postgres database needs", "postgres", error) from None
     return PostgresStore(url, clock, readonly=readonly)
 
 

@@ -1,14 +1,14 @@
-"""An authority that no system knows, a server's certificate by it, and a proxy that speaks TLS for a plain server."""
+"""An authority that no system knows, and a server's certificate by it; PostgreSQL's way into TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trustme
+
+from tests.adapters.tcp_faults import TcpProxy
 
 POSTGRES_ASKS = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 """What a client of PostgreSQL sends to ask for TLS; the server says S, and both begin with it."""
@@ -18,10 +18,10 @@ class Authority:
     """`file`: its certificate. Servers have one for `localhost` and 127.0.0.1."""
 
     def __init__(self, folder: Path) -> None:
-        self._authority = trustme.CA()
-        self.server = self._authority.issue_cert("localhost", "127.0.0.1")
+        authority = trustme.CA()
+        self.server = authority.issue_cert("localhost", "127.0.0.1")
         self.file = folder / "authority.pem"
-        self._authority.cert_pem.write_to_path(self.file)
+        authority.cert_pem.write_to_path(self.file)
 
     def context(self) -> ssl.SSLContext:
         """Of a server that has its certificate."""
@@ -30,36 +30,20 @@ class Authority:
         return context
 
 
-@asynccontextmanager
-async def tls_proxy(host: str, port: int, authority: Authority, *, asked: bool = False) -> AsyncIterator[int]:
-    """The port of a proxy that takes TLS alone; `asked`: once a client of PostgreSQL has asked for it."""
-    context = authority.context()
+class PostgresTls(TcpProxy):
+    """Speaks TLS for a PostgreSQL that cannot: once a client has asked for it, and to no other one."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            if asked:
-                if await reader.readexactly(len(POSTGRES_ASKS)) != POSTGRES_ASKS:
-                    writer.close()
-                    return
-                writer.write(b"S")
-                await writer.drain()
-                await writer.start_tls(context)
-            theirs, ours = await asyncio.open_connection(host, port)
-            answers = asyncio.create_task(_pass_on(theirs, writer))
-            await _pass_on(reader, ours)
-            answers.cancel()
+    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(host, port)
+        self._context = context
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if asked else context)
-    try:
-        chosen: int = server.sockets[0].getsockname()[1]
-        yield chosen
-    finally:
-        server.close()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if await reader.readexactly(len(POSTGRES_ASKS)) != POSTGRES_ASKS:
+                raise ConnectionError
+            writer.write(b"S")
+            await writer.start_tls(self._context)
+        except (OSError, asyncio.IncompleteReadError):  # a client that does not trust the certificate is gone by now
+            writer.close()
+        else:
+            await super()._serve(reader, writer)

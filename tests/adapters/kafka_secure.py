@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -59,7 +59,7 @@ def secure_broker(folder: Path) -> Iterator[SecureBroker]:
         _make_user(plain)
     finally:
         servers.end("kafka", folder)
-    port = _free_port()
+    port = servers.free_port()
     settings = Path(command[-1])
     given = dict(line.split("=", 1) for line in settings.read_text().splitlines() if line and not line.startswith("#"))
     authority = Authority(folder)
@@ -96,13 +96,6 @@ def _key_store(authority: Authority) -> bytes:
     return pkcs12.serialize_key_and_certificates(
         b"broker", key, certificate, None, serialization.BestAvailableEncryption(STORE.encode())
     )
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _until_open(port: int, broker: subprocess.Popen[bytes], log: Path) -> None:

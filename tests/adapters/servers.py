@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -89,3 +90,11 @@ def _run(command: str, service: str, folder: Path | None) -> str:
 def _variables(printed: str) -> dict[str, str]:
     lines = (line.removeprefix("export ").partition("=") for line in printed.splitlines())
     return {name.strip(): value.strip().strip("'\"") for name, _, value in lines if name.startswith("TICKWORK_")}
+
+
+def free_port() -> int:
+    """A port of loopback that nobody had a moment ago."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -11,8 +12,12 @@ from contextlib import asynccontextmanager
 class Port:
     """A port of loopback that takes connections at times, and stays its own while it refuses them."""
 
-    def __init__(self, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
-        self._serve = serve
+    def __init__(
+        self,
+        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._serve, self._tls = serve, tls
         self.number = 0
         self._server: asyncio.Server | None = None
         self._kept: socket.socket | None = None
@@ -21,7 +26,7 @@ class Port:
         """Takes connections (again), always on the same port."""
         if self._server is None:
             place, self._kept = self._kept or self._bound(), None
-            self._server = await asyncio.start_server(self._serve, sock=place, limit=1024 * 1024)
+            self._server = await asyncio.start_server(self._serve, sock=place, limit=1024 * 1024, ssl=self._tls)
             self.number = place.getsockname()[1]
 
     def refuse(self) -> None:
@@ -45,11 +50,11 @@ class Port:
 
 
 class TcpProxy:
-    """Passes bytes on, both ways, while `answering`."""
+    """Passes bytes on, both ways, while `answering`. `tls`: clients have to speak it."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._host, self._port = host, port
-        self.own = Port(self._serve)
+        self.own = Port(self._serve, tls)
         self.answering = True
         """Otherwise connections are taken, and what comes is swallowed."""
         self.taken = 0
@@ -103,7 +108,13 @@ class TcpProxy:
 @asynccontextmanager
 async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
     """A proxy before a server, as long as the block lasts."""
-    proxy = TcpProxy(host, port)
+    async with listening(TcpProxy(host, port)) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def listening(proxy: TcpProxy) -> AsyncIterator[TcpProxy]:
+    """This proxy, as long as the block lasts."""
     await proxy.listen()
     try:
         yield proxy

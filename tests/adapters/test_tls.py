@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.adapters import servers
-from tests.adapters.certificates import Authority, tls_proxy
+from tests.adapters.certificates import Authority, PostgresTls
 from tests.adapters.postgres_stores import postgres_schema, postgres_url, with_options
+from tests.adapters.tcp_faults import TcpProxy, listening
 from tickwork.adapters.kv.redis import RedisKV
 from tickwork.adapters.state.postgres import PostgresStore
 from tickwork.clock import SystemClock
@@ -28,9 +29,9 @@ def authority(tmp_path: Path) -> Authority:
 async def test_postgres_is_reached_through_tls(postgres_url: str, authority: Authority) -> None:
     there = urlsplit(postgres_url)
     assert there.hostname is not None
-    async with tls_proxy(there.hostname, there.port or 5432, authority, asked=True) as port:
+    async with listening(PostgresTls(there.hostname, there.port or 5432, authority.context())) as proxy:
         login = there.netloc.rpartition("@")[0]
-        url = there._replace(netloc=f"{login}@localhost:{port}").geturl()
+        url = there._replace(netloc=f"{login}@localhost:{proxy.port}").geturl()
         trusting = with_options(url, sslmode="verify-full", sslrootcert=authority.file)
         store = PostgresStore(trusting, SystemClock())
         await store.start()
@@ -48,8 +49,8 @@ async def test_postgres_is_reached_through_tls(postgres_url: str, authority: Aut
 async def test_redis_is_reached_through_tls(authority: Authority) -> None:
     there = urlsplit(servers.redis())
     assert there.hostname is not None
-    async with tls_proxy(there.hostname, there.port or 6379, authority) as port:
-        url = f"rediss://localhost:{port}{there.path}?prefix=tls-{port}:"
+    async with listening(TcpProxy(there.hostname, there.port or 6379, authority.context())) as proxy:
+        url = f"rediss://localhost:{proxy.port}{there.path}?prefix=tls-{proxy.port}:"
         kv = RedisKV(f"{url}&ca={authority.file}", SystemClock())
         await kv.start()
         assert await kv.put("key", b"value", 5, if_absent=True)

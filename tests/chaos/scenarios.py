@@ -115,9 +115,10 @@ async def set_clocks(world: World) -> None:
     """Every process has its own time: all clocks are set at once, then one of them every half a second, both ways."""
     clocks, members = world.fleet.clocks, world.fleet.members
     assert clocks is not None
-    until = time.monotonic() + world.seconds
     for n, member in enumerate(members):  # of two of a role one is ahead and one behind
         clocks.set(member.name, WRONG if n % 2 else -WRONG)
+    await asyncio.sleep(3 * REREAD)  # all have noticed, and have worked with it
+    until = time.monotonic() + world.seconds
     while time.monotonic() < until:
         world.faults += 1
         await asyncio.sleep(0.5)

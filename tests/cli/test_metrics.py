@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.adapters.servers import free_port
 from tests.cli.cloud import cloud
 from tests.cli.process import Cli
 from tickwork import Context, Graph, task
@@ -272,13 +273,6 @@ async def fetch(port: int, request: str) -> tuple[str, str]:
     writer.close()
     head, _, body = answer.partition("\r\n\r\n")
     return head, body
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 async def test_every_runtime_serves_them_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:

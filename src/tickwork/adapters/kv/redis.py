@@ -360,8 +360,7 @@ def _client(address: RedisAddress) -> Redis:
         from redis.backoff import NoBackoff
         from redis.exceptions import ConnectionError as Disconnected
     except ModuleNotFoundError as error:
-        missing = f"a store in redis:// needs the extra redis, and there is no module `{error.name}`"
-        raise MissingExtra(f"{missing}: pip install 'tickwork[redis]'") from None
+        raise MissingExtra.of("a store in redis:// needs", "redis", error) from None
     tls: dict[str, Any] = {}
     if address.tls:
         tls = {"connection_class": SSLConnection, "ssl_cert_reqs": "required", "ssl_check_hostname": True}

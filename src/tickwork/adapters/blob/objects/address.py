@@ -141,8 +141,7 @@ def connect(address: Address) -> S3Store | GCSStore:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore
     except ModuleNotFoundError as error:
-        missing = f"blobs in s3:// or gs:// need the extra s3, and there is no module `{error.name}`"
-        raise MissingExtra(f"{missing}: pip install 'tickwork[s3]'") from None
+        raise MissingExtra.of("blobs in s3:// or gs:// need", "s3", error) from None
     try:
         if address.scheme == "s3":
             return _s3(address)
