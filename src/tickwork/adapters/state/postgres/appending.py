@@ -19,7 +19,7 @@ from tickwork.adapters.state.postgres.connections import SYSTEM, Patience, told
 from tickwork.adapters.state.postgres.failures import CommitUnknown, Failures, about_a_row
 from tickwork.adapters.state.postgres.rows import columns, lifetime_from, lifetime_row
 from tickwork.adapters.state.postgres.schema import statements
-from tickwork.adapters.state.postgres.usage import write_uses
+from tickwork.adapters.state.postgres.usage import counter_columns, use_columns
 from tickwork.errors import StorageError, StoreCorrupt
 from tickwork.model.messages import Append
 
@@ -141,18 +141,24 @@ class Appending:
         return known
 
     async def _record(self, connection: Connection, batch: Batch, *, careful: bool) -> None:
-        """Writes the log and how the lifetimes stand. Raises Unsure when something was there already."""
-        if batch.entries:
-            said = await connection.execute(self._sql["insert_entries"], *columns(batch.entries, 6))
-            if int(said.rpartition(" ")[2]) != len(batch.entries):
-                if not careful:
-                    raise Unsure
-                raise StoreCorrupt(
-                    f"The log of a lifetime in {self._address.label} goes further than its row in `heads` says. The "
-                    "database was changed from outside, or restored in part; restore a whole backup."
-                )
-        if heads := batch.changed():
-            await connection.execute(self._sql["upsert_heads"], *columns([head.row() for head in heads], 11))
+        """Writes the log, how lifetimes stand, and what was used. Raises Unsure when something was there already."""
+        heads = batch.changed()
+        if not heads:
+            return  # then nothing is new, and nothing was used
+        recorded: int = await connection.fetchval(
+            self._sql["record"],
+            *columns(batch.entries, 6),
+            *columns([head.row() for head in heads], 11),
+            *use_columns(batch.uses, self._shard),
+            *columns(batch.settled, 2),
+        )
+        if recorded != len(batch.entries):
+            if not careful:
+                raise Unsure
+            raise StoreCorrupt(
+                f"The log of a lifetime in {self._address.label} goes further than its row in `heads` says. The "
+                "database was changed from outside, or restored in part; restore a whole backup."
+            )
 
     async def _project(self, connection: Connection, batch: Batch) -> None:
         """Writes the timers and the questions; of lifetimes that have ended none are left."""
@@ -171,9 +177,9 @@ class Appending:
         await self._execute(connection, "delete_questions_of_lifetimes", batch.ended)
 
     async def _settle(self, connection: Connection, batch: Batch) -> None:
-        """Counts what was used, and lets go of what was reserved for it. Last: other processes write these rows too."""
-        await write_uses(connection, self._sql, batch.uses, self._shard)
-        await self._execute(connection, "release_holds", batch.settled)
+        """Counts what users count themselves, and lets go of all that was reserved for lifetimes that have ended."""
+        if batch.uses.custom:
+            await connection.execute(self._sql["add_usage_custom"], *counter_columns(batch.uses, self._shard))
         await self._execute(connection, "release_holds_of_lifetimes", batch.ended)
 
     async def _execute(self, connection: Connection, statement: str, rows: Rows) -> None:

@@ -1,7 +1,7 @@
 """What a set of appends makes of the lifetimes that it is about: pure, given how they stand while they are held.
 
 Seqs are given out, duplicates are found, projections are applied, one unit after the other, in memory; what has to be
-written in the end is then written by one statement a table. `known` has what is recorded already of the entries that
+written in the end is then written by few statements. `known` has what is recorded already of the entries that
 were sent. Without it everything is taken to be new, which it nearly always is; where that matters before anything is
 written, Unsure is raised, and where it was wrong the database counts fewer rows than were sent.
 """
@@ -118,7 +118,7 @@ class Head:
         self.place: Place | None = None
 
     def row(self) -> tuple[Any, ...]:
-        """The parameters of upsert_heads.sql."""
+        """What record.sql takes of it."""
         of_status = (self.status, self.status_seq, self.reason, self.updated_at, self.finished_at)
         return (*self.key, self.created_at, self.seq, self.at, self.aborting, *of_status)
 

@@ -1,8 +1,8 @@
 """Usage in the database: what a transaction adds to it, and how it is added up and reported.
 
 Rows are written in the transaction that records the executions, so that a duplicate counts once, and what a failed
-commit recorded not at all. They are written last and in the order of their keys, so that processes which add to the
-same minutes wait for each other shortly and never in a circle.
+commit recorded not at all. They are written in the order of their keys, after the lifetimes are held, so that processes
+which add to the same minutes never wait for each other in a circle; mostly they add to shards of their own.
 """
 
 from __future__ import annotations
@@ -46,23 +46,30 @@ SHARDS = 16
 _key = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-async def write_uses(connection: Connection, sql: dict[str, str], uses: Uses, shard: int) -> None:
-    """Adds what a transaction records to the tables."""
+def use_columns(uses: Uses, shard: int) -> list[list[Any]]:
+    """What a transaction adds to the usage of minutes and of days, as record.sql takes it."""
     rows: list[tuple[Any, ...]] = []
     for (place, minute, kind, node, model), sums in uses.rows.items():
         tenant_id, graph, labels = place
         account = (graph, kind, node, cleaned(model), labels)
         rows.append((tenant_id, minute, digest(account), shard, *account, *(clipped(amount) for amount in sums)))
-    counters: list[tuple[Any, ...]] = []
+    return _by_minute_and_day(rows, 9, len(COLUMNS))
+
+
+def counter_columns(uses: Uses, shard: int) -> list[list[Any]]:
+    """The same of custom counters, for add_usage_custom.sql."""
+    rows: list[tuple[Any, ...]] = []
     for (place, minute, kind, node, model, name), amount in uses.custom.items():
         tenant_id, graph, labels = place
         counter = (graph, kind, node, cleaned(model), labels, cleaned(name))
-        counters.append((tenant_id, minute, digest(counter), shard, *counter, clipped(amount)))
-    for statement, found, names in (("add_usage", rows, 9), ("add_usage_custom", counters, 10)):
-        if found:
-            by_day = [(row[0], row[1] // DAY, *row[2:]) for row in found]
-            await connection.execute(sql[statement], *columns(sorted(_merged(found, names)), 0))
-            await connection.execute(sql[statement + "_daily"], *columns(sorted(_merged(by_day, names)), 0))
+        rows.append((tenant_id, minute, digest(counter), shard, *counter, clipped(amount)))
+    return _by_minute_and_day(rows, 10, 1)
+
+
+def _by_minute_and_day(rows: list[tuple[Any, ...]], names: int, sums: int) -> list[list[Any]]:
+    by_day = [(row[0], row[1] // DAY, *row[2:]) for row in rows]
+    width = names + sums
+    return [*columns(sorted(_merged(rows, names)), width), *columns(sorted(_merged(by_day, names)), width)]
 
 
 def _merged(rows: list[tuple[Any, ...]], names: int) -> list[tuple[Any, ...]]:
