@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")
     sizes = SMALL if options.smoke else QUICK if options.quick else WHOLE
-    named = ("lives", "reps", "neighbours")
+    named = ("lives", "reps", "neighbours", "tenant_rate")
     changes = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.rates:
         changes["rates"] = tuple(float(rate) for rate in options.rates.split(","))
@@ -108,5 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--neighbours", type=int, help="tenants that are watched (default 10)")
     add("--watch", type=float, help="seconds that they are watched, alone and beside (default 60)")
+    add("--tenant-rate", type=float, help="executions a second that executors begin for each of those tenants")
     add("--json", metavar="FILE", help="also write all figures to FILE")
     return parser

@@ -29,6 +29,9 @@ LEAST_STEPS = 2_000.0
 MOST_MOVED = 20.0
 """Percent by which a noisy tenant may move another's p99."""
 
+PACED_LIVES = 300
+"""Lifetimes of a noisy tenant that has a rate."""
+
 FLOODED = 120.0
 """Seconds in which all lifetimes of a flood have to be started."""
 
@@ -141,23 +144,38 @@ async def scale_out(servers: Servers, sizes: Sizes, report: Report) -> None:
 async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
     """Tenants at a low rate, watched alone and beside one at a hundred times the load of each, by turns: what else the
     machine does, and what it is slow at, falls on both. There are several of them because one has few loops to time."""
-    rate, rounds, several = sizes.neighbour_rate, sizes.neighbour_rounds, sizes.neighbours
+    rate, several = sizes.neighbour_rate, sizes.neighbours
+    rounds = sizes.neighbour_rounds
     each = sizes.neighbour_lives
     quiet = [Group(f"quiet-{n}", f"quiet-{n}", n * each, each) for n in range(several)]
-    noisy = Group("noisy", TENANTS[0], 1_000_000, sizes.noise_lives)
+    # And opening many would take as long as their first executions do.
+    lives = sizes.noise_lives if not sizes.tenant_rate else min(sizes.noise_lives, PACED_LIVES)
+    noisy = Group("noisy", TENANTS[0], 1_000_000, lives)
     loud = sizes.noise * rate
     report.title(f"A neighbour: {several} tenants at {rate:g} loops/s each, beside one at {loud:,.0f}")
+    if sizes.tenant_rate:
+        report.say(f"executors begin {sizes.tenant_rate:g} executions a second of each tenant; what is above it waits")
     span = thinking.LEAD + sizes.neighbour / rounds
     stages = [Stage(noise, span) for _ in range(rounds) for noise in (0.0, loud)]
-    async with Deployment(servers) as deployment:
+    warm_up = 0.0
+    if sizes.tenant_rate:
+        # What is above the rate is worked off for long after the noise: one turn, and first one that does not count, so
+        # that a broker which is slow at first is not compared with one that has become fast.
+        span, warm_up = thinking.LEAD + sizes.neighbour, thinking.LEAD + sizes.neighbour / 2
+        stages = [Stage(0.0, warm_up), Stage(0.0, span), Stage(loud, span)]
+    async with Deployment(servers, tenant_rate=f"{sizes.tenant_rate:g}" if sizes.tenant_rate else "") as deployment:
         samples = Samples(deployment.folder)
         await deployment.register([group.tenant for group in quiet])
         await thinking.open_all(deployment, (*quiet, noisy), samples)
         theirs = thinking.turn(deployment, noisy, stages)
-        steady = [Stage(rate, len(stages) * span)]
+        steady = [Stage(rate, sum(stage.seconds for stage in stages))]
         watched = [(thinking.turn(deployment, group, steady), group.numbers) for group in quiet]
         silent, noised = [
-            [(opens + thinking.LEAD, closes) for stage, opens, closes in theirs.windows() if stage.rate == noise]
+            [
+                (opens + thinking.LEAD, closes)
+                for stage, opens, closes in theirs.windows()
+                if stage.rate == noise and opens >= theirs.origin + warm_up
+            ]
             for noise in (0.0, loud)
         ]
         await asyncio.sleep(noised[-1][1] + thinking.GRACE - time.monotonic())

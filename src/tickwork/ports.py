@@ -72,12 +72,18 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 class Subscription(Protocol):
     """One consumer's membership in a group."""
 
-    async def receive(self, max_messages: int) -> list[Delivery]:
+    async def receive(self, max_messages: int, admit: Callable[[str], bool] | None = None) -> list[Delivery]:
         """Waits for at least one message, returns up to `max_messages`, in order per key.
 
-        What was received and never acknowledged is delivered again, to this group, after this subscription closes.
-        One coroutine receives at a time; it gets [] when the subscription closes meanwhile.
+        `admit` is asked for each message, with its topic, before it is handed out. After a False that message and all
+        behind it on its topic wait here, and other topics go on; it is asked again when something new comes, and by
+        `look_again`. What was received and never acknowledged is delivered again, to this group, after this
+        subscription closes. One coroutine receives at a time; it gets [] when the subscription closes meanwhile.
         """
+        ...
+
+    def look_again(self) -> None:
+        """Has a `receive` that waits ask `admit` again."""
         ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -86,6 +92,10 @@ class Subscription(Protocol):
 
     def owns(self, topic: str, key: str) -> bool:
         """Whether messages of this key of `topic` come to this member now, as far as it knows. A hint."""
+        ...
+
+    def share(self, topic: str) -> float:
+        """The part of this topic's keys that comes to this member now, as far as it knows: 0.0 to 1.0. A hint."""
         ...
 
     async def close(self) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeVar
 
+    from tickwork.executor.pace import TenantRates
     from tickwork.model.lifetime import LifetimeStatus
     from tickwork.model.records import LogEntry
     from tickwork.orchestrator.control_plane import Predecessors
@@ -95,6 +96,7 @@ class Runtime:
     be mended. `pool`: the group of executors that this one belongs to (see Executor). `waits`: while a server is away
     that processes share, it waits for it instead of failing to start. `hand_over`: where processes share a broker, what
     the Data Plane has for a lifetime of this process's Control Plane goes to it in memory, not through the broker.
+    `rates`: how many executions a second the executors of the pool begin for a tenant.
     """
 
     def __init__(
@@ -114,12 +116,13 @@ class Runtime:
         guarded: bool = True,
         waits: bool = False,
         hand_over: bool = True,
+        rates: TenantRates | None = None,
     ) -> None:
         self.profile = profile
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or RandomIds()
         self.roles: frozenset[Role] = frozenset() if readonly else roles
-        self._pool = pool
+        self._pool, self._rates = pool, rates
         self._shared = not profile.alone
         self._readonly = readonly
         self._recover, self._hand_over = recover, hand_over
@@ -209,7 +212,7 @@ class Runtime:
             self._executor = Executor(
                 bus, blobs, kv, self.clock, self.ids,
                 registry=self.registry, history=self._history, lease=self._lease, pool=self._pool,
-                prices=Prices.from_environment(self.profile.home), **self._limits,
+                prices=Prices.from_environment(self.profile.home), rates=self._rates, **self._limits,
             )  # fmt: skip
         if "control-plane" in roles:
             self._control_plane = self._controlling(bus, blobs, predecessors)

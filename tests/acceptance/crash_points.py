@@ -162,8 +162,8 @@ class SeenSubscription:
     def __init__(self, subscription: Subscription, seen: Seen) -> None:
         self._subscription, self._seen = subscription, seen
 
-    async def receive(self, max_messages: int) -> list[Delivery]:
-        deliveries = await self._subscription.receive(max_messages)
+    async def receive(self, max_messages: int, admit: Callable[[str], bool] | None = None) -> list[Delivery]:
+        deliveries = await self._subscription.receive(max_messages, admit)
         if deliveries:
             points.reach(self._seen.received)
         return deliveries
@@ -175,8 +175,14 @@ class SeenSubscription:
         if self._seen.acked and deliveries:
             points.reach(self._seen.acked)
 
+    def look_again(self) -> None:
+        self._subscription.look_again()
+
     def owns(self, topic: str, key: str) -> bool:
         return self._subscription.owns(topic, key)
+
+    def share(self, topic: str) -> float:
+        return self._subscription.share(topic)
 
     async def close(self) -> None:
         await self._subscription.close()

@@ -184,3 +184,36 @@ def test_closing_ends_the_wait_and_leaves_nothing() -> None:
     box.put(fetched("a", 1500, 1500))
     assert box.take(10) == []
     assert box.crowded == frozenset()
+
+
+def test_a_topic_that_is_not_admitted_stays_and_has_its_next_turn_after_the_others() -> None:
+    box = inbox("a", "b")
+    box.put(fetched("a", 0, 500))
+    box.put(fetched("b", 0, 500))
+    left = {"a": 3, "b": 10_000}
+
+    def admit(topic: str) -> bool:
+        left[topic] -= 1
+        return left[topic] >= 0
+
+    got = box.take(200, admit)
+    assert of("a", got) == [0, 1, 2]
+    assert of("b", got) == list(range(197)), "what one may not have the others have"
+    assert of("a", box.take(200, admit)) == []
+    left["a"] = 10_000
+    rest = []
+    while more := box.take(64, admit):
+        rest += more
+    assert of("a", rest) == list(range(3, 500)), "nothing is lost or overtaken"
+
+
+def test_a_flood_that_is_not_admitted_is_crowded_and_leaves_room_for_others() -> None:
+    box = inbox("a", "b")
+    box.put(fetched("a", 0, ALONE + 1))
+    assert box.take(100, lambda topic: topic != "a") == []
+    assert box.crowded == {"a"}
+    box.put(fetched("b", 0, 5))
+    assert of("b", box.take(100, lambda topic: topic != "a")) == list(range(5))
+    assert box.crowded == {"a"}, "it is held back, and no more is fetched of it"
+    assert of("a", everything(box)) == list(range(ALONE + 1))
+    assert not box.crowded

@@ -54,11 +54,19 @@ def serve(
     ] = 30.0,
     concurrency: Annotated[int, Parameter(help="Async calls of user code at the same time.")] = 10_000,
     threads: Annotated[int, Parameter(help="Calls of user code that block at the same time.")] = 32,
+    tenant_rate: Annotated[
+        str,
+        Parameter(
+            env_var="TICKWORK_TENANT_RATE",
+            help="Executions a second that all executors of this pool begin for a tenant: 50, acme=500, 50,acme=500.",
+        ),
+    ] = "",
     place: Place = HERE,
 ) -> int:
     """Carry lifetimes of all tenants, until SIGTERM."""
     from tickwork.cli.reach import profile_of
     from tickwork.cli.streams import load
+    from tickwork.executor.pace import TenantRates
     from tickwork.runtime import Runtime
 
     profile = profile_of(place)
@@ -67,6 +75,7 @@ def serve(
         raise Refusal(
             "A number is out of range.", "--drain is 0 or more; --lease, --concurrency and --threads 1 or more."
         )
+    rates = TenantRates.parse(tenant_rate)
     if "executor" in chosen and not graphs:
         raise Refusal(
             "An executor runs the code of graphs, and none is named.",
@@ -76,7 +85,14 @@ def serve(
     bound = [load(graph) for graph in graphs]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     runtime = Runtime(
-        profile, roles=chosen, lease=lease, concurrency=concurrency, threads=threads, pool=_pool_of(pool), waits=True
+        profile,
+        roles=chosen,
+        lease=lease,
+        concurrency=concurrency,
+        threads=threads,
+        pool=_pool_of(pool),
+        waits=True,
+        rates=rates,
     )
     return asyncio.run(_serve(runtime, bound, place.tenant, listen, drain))
 

@@ -27,6 +27,7 @@ from tickwork.executor.attempt import Attempt
 from tickwork.executor.claims import Claims, Published
 from tickwork.executor.lanes import Lanes
 from tickwork.executor.outcome import Outcome
+from tickwork.executor.pace import Pace, TenantRates
 from tickwork.executor.verdicts import hook_of, verdict
 from tickwork.model import messages
 from tickwork.model.claims import LEASE, for_each
@@ -91,9 +92,11 @@ class Executor:
         lease: float = LEASE,
         prices: Prices | None = None,
         pool: str = GROUP,
+        rates: TenantRates | None = None,
     ) -> None:
         """`pool`: the group that shares the inputs of all graphs. One of another name serves its own graphs alone and
-        leaves all others to the pools that know them; the empty one is a pool of this worker alone."""
+        leaves all others to the pools that know them; the empty one is a pool of this worker alone. `rates`: how many
+        executions a second the pool begins for a tenant."""
         self._bus, self._clock, self._registry = bus, clock, registry
         self._publishing = Trouble(log, "sending records", clock)
         self.name = f"{ids.token()} python/{__version__}"
@@ -101,6 +104,7 @@ class Executor:
         self._claims = Claims(kv, clock, self.name, lease)
         self._published = Published()
         self._lanes = Lanes(blobs, clock, history, concurrency, threads, processes, self, prices)
+        self._pace = Pace(rates or TenantRates(), clock, self._lanes.later)
         self._attempts: dict[str, Attempt] = {}
         """By work id: at most one attempt at a time at the same work."""
         self._claiming: dict[str, Attempt] = {}
@@ -136,7 +140,7 @@ class Executor:
         # The empty group is one of its own: every worker hears every cancellation, and every receipt.
         self._cancels = await self._bus.subscribe([f"{messages.CANCELLATIONS}.*"], "")
         self._receipts = await self._bus.subscribe([f"{messages.RECEIPTS}.*"], "")
-        topics = [f"{messages.TASK_INPUTS}.*", f"{messages.PLAN_INPUTS}.*"]
+        topics = [f"{name}.*" for name in messages.INPUTS]
         self._inputs = await self._bus.subscribe(topics, self._pool)
 
     async def run(self) -> None:
@@ -203,7 +207,7 @@ class Executor:
         if not self._draining:
             self._receiving = task = asyncio.current_task()
             try:
-                return await subscription.receive(min(free, BATCH))
+                return await subscription.receive(min(free, BATCH), self._pace.gate(subscription))
             except asyncio.CancelledError:
                 # The drain cancels the waiting alone; who ends the executor in the same moment cancels a second time.
                 if not self._draining or task is None or task.uncancel():
@@ -220,6 +224,8 @@ class Executor:
             attempt = await self._sort(delivery, subscription)
             if attempt is not None:
                 wanted.append(attempt)
+            else:
+                self._pace.give_back(messages.tenant_of(delivery.topic))
         await for_each(wanted, self._claim)
 
     async def _sort(self, delivery: Delivery, subscription: Subscription) -> Attempt | None:
@@ -265,6 +271,7 @@ class Executor:
         del self._claiming[work_id]
         if not taken:
             self._taken -= 1
+            self._pace.give_back(messages.tenant_of(attempt.deliveries[0].topic))
             self._room.set()
             if self._inputs is not None:
                 await self._inputs.ack(attempt.deliveries)
@@ -481,11 +488,11 @@ class Executor:
 
     def metrics(self) -> dict[str, float]:
         """Counters and sizes of this worker, by name."""
-        inputs = (messages.TASK_INPUTS, messages.PLAN_INPUTS)
         return {
             **self.counts,
             "refused": self._claims.refused,
-            "queued": sum(self._bus.depth(f"{name}.*", self._pool) for name in inputs),
+            "queued": sum(self._bus.depth(f"{name}.*", self._pool) for name in messages.INPUTS),
+            "tenants_held": len(self._pace.held_back),
             "held": self._taken,
             "held_limit": self._limit,
             "parked": self._parked_count(),
@@ -504,7 +511,7 @@ class Executor:
                 return
 
     async def _bury(self, delivery: Delivery, why: str) -> None:
-        tenant_id = delivery.topic.partition(".")[2]
+        tenant_id = messages.tenant_of(delivery.topic)
         self.counts["undecodable"] += 1
         headers = {"reason": f"it cannot be decoded: {why}", "topic": delivery.topic}
         dead = BusMessage(delivery.message.key, delivery.message.value, headers)

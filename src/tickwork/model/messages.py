@@ -29,6 +29,9 @@ CANCELLATIONS = "cancellations"
 RECEIPTS = "receipts"
 DEAD_LETTERS = "dead-letters"
 
+INPUTS = (TASK_INPUTS, PLAN_INPUTS)
+"""The topics that executors work on."""
+
 REFERENCE_INLINE_LIMIT = 16 * 1024
 """Bytes of payload that a reference carries along; more is read back from the store by the one who needs it."""
 
@@ -36,6 +39,11 @@ REFERENCE_INLINE_LIMIT = 16 * 1024
 def topic(name: str, tenant_id: str) -> str:
     """The topic of a tenant: tenants never share one."""
     return f"{name}.{tenant_id}"
+
+
+def tenant_of(topic_name: str) -> str:
+    """Whose topic that is."""
+    return topic_name.partition(".")[2]
 
 
 class Append(msgspec.Struct, array_like=True, gc=False):
@@ -161,7 +169,7 @@ def dead_letter(
     named = hashlib.blake2b(digest_size=8)
     for part in (topic_name.encode(), key.encode(), value):
         named.update(b"%d:" % len(part) + part)
-    return DeadLetter(named.hexdigest(), topic_name.partition(".")[2], topic_name, key, value, reason, at, headers)
+    return DeadLetter(named.hexdigest(), tenant_of(topic_name), topic_name, key, value, reason, at, headers)
 
 
 encode = msgspec.msgpack.Encoder().encode

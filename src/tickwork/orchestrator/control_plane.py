@@ -169,7 +169,7 @@ class ControlPlane:
             "topic": delivery.topic,
         }
         dead = BusMessage(delivery.message.key, delivery.message.value, headers)
-        await self._bus.publish(messages.topic(messages.DEAD_LETTERS, delivery.topic.partition(".")[2]), [dead])
+        await self._bus.publish(messages.topic(messages.DEAD_LETTERS, messages.tenant_of(delivery.topic)), [dead])
 
     # -- looking from outside -----------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class DataPlane:
         for delivery in deliveries:
             try:
                 append = messages.decode_append(delivery.message.value)
-                if append.tenant_id != delivery.topic.partition(".")[2]:
+                if append.tenant_id != messages.tenant_of(delivery.topic):
                     # The topic is what binds a message to a tenant; what it says of itself is only a word.
                     claimed = f"it is for tenant {append.tenant_id}, and came on a topic of another"
                     dead.append(self._dead(delivery, claimed))
@@ -174,7 +174,7 @@ class DataPlane:
             key, value = delivery.message.key, delivery.message.value
             letter = dead_letter(topic, key, value, reason, self._clock.now(), headers or None)
             # The topic that it came on is what binds it to a tenant; a header is only a word.
-            tenant_id = delivery.topic.partition(".")[2]
+            tenant_id = messages.tenant_of(delivery.topic)
             dead.append(msgspec.structs.replace(letter, tenant_id=tenant_id))
         await self._bury(dead)
 

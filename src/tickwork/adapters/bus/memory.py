@@ -24,7 +24,7 @@ from tickwork.errors import StorageError, UsageError
 from tickwork.ports import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tickwork.ports import BusMessage
 
@@ -148,12 +148,13 @@ class _Group:
 class MemorySubscription:
     """One member of a group. One coroutine at a time may wait in `receive`."""
 
-    __slots__ = ("_bus", "_closed", "_group", "_queue", "_waiter", "lanes", "patterns", "unacked")
+    __slots__ = ("_bus", "_closed", "_group", "_kept", "_queue", "_waiter", "lanes", "patterns", "unacked")
 
     def __init__(self, bus: MemoryBus, group: _Group, patterns: Sequence[str]) -> None:
         self._bus = bus
         self._group = group
         self._queue: deque[Delivery] = deque()
+        self._kept: dict[str, deque[Delivery]] = {}  # by topic: what was not admitted, and what came after it
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self.patterns = tuple(patterns)
@@ -163,28 +164,31 @@ class MemorySubscription:
     def take(self, delivery: Delivery) -> None:
         """Queues a message for `receive` (the lane calls this)."""
         self._queue.append(delivery)
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiter is not None:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Wakes the one who receives."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def give_back(self, topic: str) -> list[Delivery]:
         """Takes what was not received yet of `topic` out of the queue (the lane calls this)."""
         back = [delivery for delivery in self._queue if delivery.topic == topic]
         if back:
             self._queue = deque(delivery for delivery in self._queue if delivery.topic != topic)
-        return back
+        return [*self._kept.pop(topic, ()), *back]
 
     def wants(self, topic: str) -> bool:
         """Whether this member asked for `topic`."""
         return any(_matches(pattern, topic) for pattern in self.patterns)
 
-    async def receive(self, max_messages: int) -> list[Delivery]:
+    async def receive(self, max_messages: int, admit: Callable[[str], bool] | None = None) -> list[Delivery]:
         """Waits for a message; [] when the subscription is closed meanwhile, StorageError when it was before."""
         if self._waiter is not None:
             raise UsageError(f"two coroutines receive from one subscription of {self._group.name!r}; subscribe twice")
-        while not self._queue:
+        while not (batch := self._batch(max_messages, admit)):
             if self._closed:
                 raise StorageError(f"this subscription of group {self._group.name!r} is closed; subscribe again")
             waiter = self._waiter = asyncio.get_running_loop().create_future()
@@ -195,15 +199,38 @@ class MemorySubscription:
                     self._waiter = None
             if self._closed:
                 return []
-        queue = self._queue
-        if len(queue) <= max_messages:
-            batch = list(queue)
-            queue.clear()
-        else:
-            batch = [queue.popleft() for _ in range(max_messages)]
         unacked = self.unacked
         for delivery in batch:
             unacked[delivery.offset] = delivery
+        return batch
+
+    def _batch(self, most: int, admit: Callable[[str], bool] | None) -> list[Delivery]:
+        queue = self._queue
+        if admit is not None or self._kept:
+            return self._admitted(most, admit or (lambda _: True))
+        if len(queue) <= most:
+            batch = list(queue)
+            queue.clear()
+            return batch
+        return [queue.popleft() for _ in range(most)]
+
+    def _admitted(self, most: int, admit: Callable[[str], bool]) -> list[Delivery]:
+        """What waits on each topic, up to the first message that is not admitted."""
+        batch: list[Delivery] = []
+        for topic, line in list(self._kept.items()):
+            while line and len(batch) < most and admit(topic):
+                batch.append(line.popleft())
+            if not line:
+                del self._kept[topic]
+        while self._queue and len(batch) < most:
+            delivery = self._queue.popleft()
+            topic = delivery.topic
+            if topic in self._kept:
+                self._kept[topic].append(delivery)
+            elif admit(topic):
+                batch.append(delivery)
+            else:
+                self._kept[topic] = deque([delivery])
         return batch
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -218,6 +245,13 @@ class MemorySubscription:
         lane = self.lanes.get(topic)
         return not self._closed and (lane is None or lane.owner(key) is self)
 
+    def share(self, topic: str) -> float:
+        """The part of the keys that comes to this member."""
+        if self._closed:
+            return 0.0
+        lane = self.lanes.get(topic)
+        return 1 / len(lane.members) if lane is not None else 1.0
+
     async def close(self) -> None:
         """Leaves the group; what is open goes to its other members, in order."""
         if self._closed:
@@ -225,9 +259,12 @@ class MemorySubscription:
         self._closed = True
         left = [Delivery(d.topic, d.message, d.offset, redelivered=True) for d in self.unacked.values()]
         left += self._queue
+        for line in self._kept.values():
+            left += line
         left.sort(key=_offset)
         self.unacked.clear()
         self._queue.clear()
+        self._kept.clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._waiter = None

@@ -9,11 +9,12 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from tickwork.clock import SystemClock
 from tickwork.ports import BusMessage
 from tickwork.testing.conformance.checks import equal, expect, turn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tickwork.ports import Delivery, EventBus, Subscription
 
@@ -97,6 +98,66 @@ class EventBusConformance:
             await turn()
             await bus.publish(TOPIC, messages("a", 7))
             equal(numbers(await again), [7], "a message published meanwhile reaches the one who waits")
+
+    async def test_what_is_not_admitted_waits_and_others_go_on(self) -> None:
+        """A topic is held back from the first message that is not admitted; nothing is lost, doubled or overtaken."""
+        async with self.opened() as bus:
+            member = await bus.subscribe(["data-plane.*"], "g")
+            tokens = {"data-plane.acme": 2, "data-plane.other": 100}
+
+            def admit(topic: str) -> bool:
+                tokens[topic] -= 1
+                return tokens[topic] >= 0
+
+            await bus.publish(TOPIC, messages("a", *range(5)))
+            await bus.publish("data-plane.other", messages("b", *range(5)))
+            got: list[Delivery] = []
+            while len(got) < 7:
+                got += await asyncio.wait_for(member.receive(100, admit), self.patience)
+            equal(numbers(got, "a"), [0, 1], "so many are handed out as are admitted")
+            equal(numbers(got, "b"), list(range(5)), "what is held back does not hold up another topic")
+            waiting = asyncio.ensure_future(member.receive(100, admit))
+            await bus.publish("data-plane.other", messages("b", 5))
+            got = await asyncio.wait_for(waiting, self.patience)
+            equal(numbers(got), [5], "another topic's message comes while one is held back")
+            waiting = asyncio.ensure_future(member.receive(100, admit))
+            await turn()
+            tokens[TOPIC] = 2
+            member.look_again()
+            equal(numbers(await asyncio.wait_for(waiting, self.patience)), [2, 3], "it goes on when it is looked again")
+            await member.ack(got)
+            await member.close()
+            other = await bus.subscribe(["data-plane.*"], "g")
+            left = await self.take(other, 10)
+            equal(numbers(left, "a"), list(range(5)), "what was held back goes to who comes next, in order")
+
+    async def test_members_have_a_share_of_each_topic(self) -> None:
+        """The shares of all members of a group are the whole, and who has left has none."""
+        async with self.opened() as bus:
+            one = await bus.subscribe([TOPIC], "g")
+            await bus.publish(TOPIC, messages("a", 1))
+            equal(one.share(TOPIC), 1.0, "one alone has it all")
+            two = await bus.subscribe([TOPIC], "g")
+            receiving = [asyncio.ensure_future(self._drain(member)) for member in (one, two)]
+            try:
+                await self._until(lambda: one.share(TOPIC) > 0 and two.share(TOPIC) > 0)
+                equal(one.share(TOPIC) + two.share(TOPIC), 1.0, "the shares add up")
+                await two.close()
+                equal(two.share(TOPIC), 0.0, "who has left has none")
+                await self._until(lambda: one.share(TOPIC) == 1.0)
+            finally:
+                for task in receiving:
+                    task.cancel()
+                await asyncio.gather(*receiving, return_exceptions=True)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(self.patience):
+            while not condition():
+                await SystemClock().sleep(0.01)
+
+    async def _drain(self, member: Subscription) -> None:
+        while batch := await member.receive(100):
+            await member.ack(batch)
 
     async def test_members_share_and_a_key_has_one_owner(self) -> None:
         """Competing members: everything once, in order per key, a key never in two hands."""

@@ -145,7 +145,7 @@ class SimulatedSubscription:
         self._inner = inner
         self._out = self._closed = False
 
-    async def receive(self, max_messages: int) -> list[Delivery]:
+    async def receive(self, max_messages: int, admit: Callable[[str], bool] | None = None) -> list[Delivery]:
         """As the bus; a member that was thrown out is a new one."""
         while True:
             self._process.check()
@@ -153,11 +153,15 @@ class SimulatedSubscription:
                 self._inner = await self._network.bus.subscribe(self._topics, self._group)
                 self._out = False
             inner = self._inner
-            deliveries = await inner.receive(max_messages)
+            deliveries = await inner.receive(max_messages, admit)
             if self._network.customs is not None:
                 self._network.customs.received(self._group, inner, deliveries)
             if deliveries or self._closed:
                 return deliveries
+
+    def look_again(self) -> None:
+        """As the bus."""
+        self._inner.look_again()
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """As the bus; of a member that was thrown out it changes nothing."""
@@ -172,6 +176,10 @@ class SimulatedSubscription:
     def owns(self, topic: str, key: str) -> bool:
         """As the bus; a member that was thrown out does not know it, and goes on believing what it knew."""
         return self._out or self._inner.owns(topic, key)
+
+    def share(self, topic: str) -> float:
+        """As the bus."""
+        return self._inner.share(topic)
 
     async def close(self) -> None:
         """Leaves the group, unless the process is dead and the broker has not noticed."""

@@ -161,13 +161,13 @@ class Inbox:
 
     # The loop's side
 
-    def take(self, most: int) -> list[Delivery]:
+    def take(self, most: int, admit: Callable[[str], bool] | None = None) -> list[Delivery]:
         """What waits, at most so many, of each partition in order: it is in the receiver's hands then."""
         with self._changed:
             taken: list[Delivery] = []
             self.doubted = self.doubted or self._clock.monotonic() - self._came_by > self._patience
             crowded = self.crowded
-            for progress, offset, delivery in self._waiting.take(most) if not self.doubted else ():
+            for progress, offset, delivery in self._waiting.take(most, admit) if not self.doubted else ():
                 progress.hand_out(offset)
                 taken.append(delivery)
             if crowded and not self.crowded:

@@ -66,14 +66,14 @@ class KafkaSubscription:
         """Returns when this member has its share. StorageError."""
         await asyncio.shield(self._opened)
 
-    async def receive(self, max_messages: int) -> list[Delivery]:
+    async def receive(self, max_messages: int, admit: Callable[[str], bool] | None = None) -> list[Delivery]:
         """Waits for a message; [] when the subscription is closed meanwhile, StorageError when it was before."""
         if self._waiter is not None:
             raise UsageError(f"two coroutines receive from one subscription of {self.group!r}; subscribe twice")
         while True:
             if self._closed:
                 raise StorageError(f"this subscription of group {self.group!r} is closed; subscribe again")
-            taken = self._inbox.take(min(max_messages, MOST))
+            taken = self._inbox.take(min(max_messages, MOST), admit)
             if taken:
                 return taken
             if self._failure is not None:
@@ -86,6 +86,10 @@ class KafkaSubscription:
             if self._closed:
                 return []
 
+    def look_again(self) -> None:
+        """Wakes the one who receives."""
+        self._wake()
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Marks messages as done, in any order; committed within a tenth of a second. What is not open is ignored."""
         self._inbox.ack(deliveries)
@@ -94,6 +98,13 @@ class KafkaSubscription:
         """Whether this member has the partition that messages of this key go to."""
         count = self._directory.topics.get(topic, 0)
         return not self._closed and bool(count) and self._inbox.has(topic, partition_of(key, count))
+
+    def share(self, topic: str) -> float:
+        """The part of the topic's partitions that this member has."""
+        count = self._directory.topics.get(topic, 0)
+        if self._closed or not count:
+            return 0.0
+        return sum(self._inbox.has(topic, number) for number in range(count)) / count
 
     async def close(self) -> None:
         """Leaves the group; what is not acknowledged goes to its other members, in order."""

@@ -11,6 +11,7 @@ want all they can get. So there is always room for one that comes anew.
 from __future__ import annotations
 
 from collections import deque
+from itertools import repeat, takewhile
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -69,27 +70,31 @@ class Turns:
         self.messages += 1
         self.size += size
 
-    def take(self, most: int) -> list[Waiting]:
+    def take(self, most: int, admit: Callable[[str], bool] | None = None) -> list[Waiting]:
         """At most so many, an equal share of each topic, of each in order; what one does not need the others have,
-        unless there is one with so few that the take is to be short.
+        unless there is one with so few that the take is to be short. `admit` may hold a topic back (see Subscription).
         """
         taken: list[Waiting] = []
+        held_back: dict[str, Line] = {}
         short = len(self._lines) > 1 and min(len(line.items) for line in self._lines.values()) < SHORT
         while self._lines and (left := most - len(taken)) > 0 and not (taken and short):
             share = max(1, left // len(self._lines))
             share = min(share, SHORT) if short else share
             for topic in list(self._lines)[:left]:
                 line = self._lines.pop(topic)
-                if len(line.items) <= share:
+                wanted = min(share, len(line.items))
+                may = wanted if admit is None else sum(1 for _ in takewhile(admit, repeat(topic, wanted)))
+                if may == len(line.items):
                     taken += line.items
                     self.size -= line.size
-                else:
-                    popped = [line.items.popleft() for _ in range(share)]
-                    size = sum(len(item[2].message.value) for item in popped)
-                    taken += popped
-                    line.size -= size
-                    self.size -= size
-                    self._lines[topic] = line  # its next turn comes after the others'
+                    continue
+                popped = [line.items.popleft() for _ in range(may)]
+                size = sum(len(item[2].message.value) for item in popped)
+                taken += popped
+                line.size -= size
+                self.size -= size
+                (self._lines if may == wanted else held_back)[topic] = line  # its next turn comes after the others'
+        self._lines |= held_back
         self.messages -= len(taken)
         if self.crowded or self.full:
             self.settle(())
