@@ -144,8 +144,7 @@ async def scale_out(servers: Servers, sizes: Sizes, report: Report) -> None:
 async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
     """Tenants at a low rate, watched alone and beside one at a hundred times the load of each, by turns: what else the
     machine does, and what it is slow at, falls on both. There are several of them because one has few loops to time."""
-    rate, several = sizes.neighbour_rate, sizes.neighbours
-    rounds = sizes.neighbour_rounds
+    rate, rounds, several = sizes.neighbour_rate, sizes.neighbour_rounds, sizes.neighbours
     each = sizes.neighbour_lives
     quiet = [Group(f"quiet-{n}", f"quiet-{n}", n * each, each) for n in range(several)]
     # And opening many would take as long as their first executions do.
@@ -157,12 +156,11 @@ async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
         report.say(f"executors begin {sizes.tenant_rate:g} executions a second of each tenant; what is above it waits")
     span = thinking.LEAD + sizes.neighbour / rounds
     stages = [Stage(noise, span) for _ in range(rounds) for noise in (0.0, loud)]
-    warm_up = 0.0
     if sizes.tenant_rate:
-        # What is above the rate is worked off for long after the noise: one turn, and first one that does not count, so
-        # that a broker which is slow at first is not compared with one that has become fast.
-        span, warm_up = thinking.LEAD + sizes.neighbour, thinking.LEAD + sizes.neighbour / 2
-        stages = [Stage(0.0, warm_up), Stage(0.0, span), Stage(loud, span)]
+        # What is above the rate is worked off for long after the noise: one turn. Before it, what the rate allows, so
+        # that a broker which is slow at first is not compared with one that has become fast. A loop is two executions.
+        span = thinking.LEAD + sizes.neighbour
+        stages = [Stage(0.45 * sizes.tenant_rate, span / 2), Stage(0.0, span), Stage(loud, span)]
     async with Deployment(servers, tenant_rate=f"{sizes.tenant_rate:g}" if sizes.tenant_rate else "") as deployment:
         samples = Samples(deployment.folder)
         await deployment.register([group.tenant for group in quiet])
@@ -171,11 +169,7 @@ async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
         steady = [Stage(rate, sum(stage.seconds for stage in stages))]
         watched = [(thinking.turn(deployment, group, steady), group.numbers) for group in quiet]
         silent, noised = [
-            [
-                (opens + thinking.LEAD, closes)
-                for stage, opens, closes in theirs.windows()
-                if stage.rate == noise and opens >= theirs.origin + warm_up
-            ]
+            [(opens + thinking.LEAD, closes) for stage, opens, closes in theirs.windows() if stage.rate == noise]
             for noise in (0.0, loud)
         ]
         await asyncio.sleep(noised[-1][1] + thinking.GRACE - time.monotonic())

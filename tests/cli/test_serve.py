@@ -166,4 +166,5 @@ def test_mistakes_are_told(cli: Cli, slow: Path) -> None:
     assert "is one process, which has all roles" in cli("serve", graph, "--roles", "executor", code=2).err
     assert "cannot be the name of a pool" in cli("serve", graph, "--pool", "a b", code=2).err
     assert "out of range" in cli("serve", graph, "--drain", "-1", code=2).err
+    assert "`fast` is no number above 0" in cli("serve", graph, "--tenant-rate", "acme=fast", code=2).err
     assert "--listen nowhere is no address" in cli("serve", graph, "--listen", "nowhere", code=2).err

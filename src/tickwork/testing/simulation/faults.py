@@ -115,6 +115,8 @@ class Options(msgspec.Struct, kw_only=True):
     """What each process does, where they share the roles; else each of `processes` does everything."""
     hand_over: bool = False
     """References go past the bus where a process has both planes and the key."""
+    tenant_rate: float | None = None
+    """Executions a second that all executors together begin for a tenant; None: as many as come."""
 
 
 def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: Iterable[str] | None = None) -> Options:
@@ -158,6 +160,7 @@ def draw_options(seed: int, *, graphs: int, without: Iterable[str] = (), only: I
         reloading=dice.chance(0.5),
         roles=_shared_roles(seed, processes),
         hand_over=Dice(seed, "hand-over").chance(0.4),
+        tenant_rate=Dice(seed, "tenant-rate").choice([None, None, None, None, None, None, 3.0, 20.0]),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from tickwork.clock import RandomIds
 from tickwork.errors import TickworkError
+from tickwork.executor.pace import TenantRates
 from tickwork.model.ids import DEFAULT_TENANT
 from tickwork.ports import StoredGraph
 from tickwork.runtime import Runtime
@@ -188,7 +189,7 @@ class SimulatedProcess:
         limit = self.world.options.concurrency
         runtime = SimulatedRuntime(
             profile, clock=self.clock, ids=self.ids, roles=self.roles, concurrency=limit, threads=0,
-            hand_over=self.world.options.hand_over,
+            hand_over=self.world.options.hand_over, rates=TenantRates(self.world.options.tenant_rate),
         )  # fmt: skip
         async with runtime:
             for tenant in self.world.tenants:
