@@ -100,6 +100,8 @@ class Pace:
         """Whether a look at those that are held back is coming."""
         self.held_back: set[str] = set()
         """Tenants of whom something was refused at the last look, or since."""
+        self.waits = 0
+        """How often it waited until somebody who was held back might go on."""
 
     def gate(self, subscription: Subscription) -> Callable[[str], bool] | None:
         """What says of each message of this subscription whether it may come; None: nobody has a rate."""
@@ -151,5 +153,6 @@ class Pace:
         first = min(((1.0 - bucket.tokens) / bucket.part for bucket in buckets if bucket.part), default=BURST)
         await self._clock.sleep(min(max(LOOK, first), BURST))
         self._looking = False
+        self.waits += 1
         self.held_back.clear()
         subscription.look_again()

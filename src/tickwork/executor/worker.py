@@ -493,6 +493,7 @@ class Executor:
             "refused": self._claims.refused,
             "queued": sum(self._bus.depth(f"{name}.*", self._pool) for name in messages.INPUTS),
             "tenants_held": len(self._pace.held_back),
+            "rate_waits": self._pace.waits,
             "held": self._taken,
             "held_limit": self._limit,
             "parked": self._parked_count(),

@@ -34,7 +34,7 @@ EXPECTED = (
     "policies loaded", "policies removed", "verdict warn", "verdict reject_execution", "verdict pause_lifetime",
     "verdict abort_lifetime", "verdict at record", "verdict at dispatch", "verdict tenant", "refused for the tenant",
     "verdict shadow", "verdict failed closed", "paused by a policy", "aborted by a policy", "raised", "Rejected",
-    "an illegal raise refused", "handed over", "handed over and lost",
+    "an illegal raise refused", "handed over", "handed over and lost", "held back",
 )  # fmt: skip
 """What has to happen somewhere in a campaign with all faults: a workload that never goes there proves nothing."""
 

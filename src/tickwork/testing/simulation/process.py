@@ -108,9 +108,14 @@ class SimulatedProcess:
         return not self.cut and not self._main.done()
 
     def counted(self) -> dict[str, int]:
-        """How many references its planes handed over in memory, and how many of them died with it."""
+        """How many references its planes handed over in memory, and how many of them died with it; how often a tenant
+        was held back."""
         found = self._metrics()
-        names = {"handed over": "control_plane_handed_over", "handed over and lost": "control_plane_offered"}
+        names = {
+            "handed over": "control_plane_handed_over",
+            "handed over and lost": "control_plane_offered",
+            "held back": "executor_rate_waits",
+        }
         return {what: int(found.get(name, 0)) for what, name in names.items()}
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
