@@ -76,10 +76,11 @@ class Process:
 
 class Deployment:
     """`async with`: processes that are ready, and a client (`service`). `each`: processes for each role;
-    `tenant_rate`: executions a second of a tenant that executors begin."""
+    `tenant_rate`: executions a second of a tenant that executors begin; 0: as many as come."""
 
-    def __init__(self, servers: Servers, *, each: int = 1, together: bool = False, tenant_rate: str = "") -> None:
-        self._servers, self._tenant_rate = servers, tenant_rate
+    def __init__(self, servers: Servers, *, each: int = 1, together: bool = False, tenant_rate: float = 0.0) -> None:
+        self._servers = servers
+        self._rates = {"TICKWORK_TENANT_RATE": f"{tenant_rate:g}"} if tenant_rate else {}
         self._roles = [ALL] * each if together else [role for role in ROLES for _ in range(each)]
         self.prefix = f"bench{os.getpid()}x{next(_counter)}"
         self._holder = tempfile.TemporaryDirectory(prefix="tickwork-cloud-run-")
@@ -134,7 +135,7 @@ class Deployment:
         await self._client.__aenter__()
         await self.register(TENANTS)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKWORK_")}
-        environment |= given | {graphs.FOLDER: str(self.folder), "TICKWORK_TENANT_RATE": self._tenant_rate}
+        environment |= given | {graphs.FOLDER: str(self.folder)} | self._rates
         self.processes = [Process(roles, self.folder, n, environment) for n, roles in enumerate(self._roles)]
         until = time.monotonic() + READY
         waiting = list(self.processes)

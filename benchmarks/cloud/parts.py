@@ -161,7 +161,7 @@ async def neighbour(servers: Servers, sizes: Sizes, report: Report) -> None:
         # that a broker which is slow at first is not compared with one that has become fast. A loop is two executions.
         span = thinking.LEAD + sizes.neighbour
         stages = [Stage(0.45 * sizes.tenant_rate, span / 2), Stage(0.0, span), Stage(loud, span)]
-    async with Deployment(servers, tenant_rate=f"{sizes.tenant_rate:g}" if sizes.tenant_rate else "") as deployment:
+    async with Deployment(servers, tenant_rate=sizes.tenant_rate) as deployment:
         samples = Samples(deployment.folder)
         await deployment.register([group.tenant for group in quiet])
         await thinking.open_all(deployment, (*quiet, noisy), samples)

@@ -38,9 +38,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """How many times its load the other tenant has."""
     noise_lives: int = 3_000
     neighbour: float = 60.0
+    """Seconds that it is watched, alone and with the other."""
     tenant_rate: float = 0.0
     """Executions a second that executors begin for each tenant of `neighbour`; 0: as many as come."""
-    """Seconds that it is watched, alone and with the other."""
     neighbour_rounds: int = 4
     """Turns in which that is done."""
     flood_lives: int = 4_000

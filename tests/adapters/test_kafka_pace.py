@@ -67,7 +67,8 @@ async def test_members_keep_a_tenants_rate_together() -> None:
         print(f"{counts[NOISY] / SECONDS:.0f}/s of {RATE:.0f}; {counts[QUIET]} of {len(sent)} of another tenant")
         assert 0.8 * RATE * SECONDS <= counts[NOISY] <= 1.1 * RATE * SECONDS
         assert counts[QUIET] >= len(sent) - 2, "another tenant does not wait"
-        assert one.pace.held_back == two.pace.held_back == {"noisy"}
+        # Between two looks; in the moment of one nobody is.
+        await until(lambda: one.pace.held_back == two.pace.held_back == {"noisy"})
 
         await two.close()  # what it had the other gets, and its part of the rate
         await until(lambda: one.subscription.share(NOISY) == 1.0)
