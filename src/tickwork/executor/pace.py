@@ -111,7 +111,7 @@ class Pace:
         def admit(topic_name: str) -> bool:
             tenant_id = tenant_of(topic_name)
             rate = self._rates.of(tenant_id)
-            if rate is None or self._take(tenant_id, rate, subscription.share(topic_name)):
+            if rate is None or self._take(tenant_id, rate, lambda: subscription.share(topic_name)):
                 return True
             if not self._looking:
                 self._looking = True
@@ -126,14 +126,17 @@ class Pace:
         if bucket is not None:
             bucket.tokens += 1.0
 
-    def _take(self, tenant_id: str, rate: float, share: float) -> bool:
-        now, part = self._clock.monotonic(), rate * share
-        most = max(1.0, part * BURST)
+    def _take(self, tenant_id: str, rate: float, share: Callable[[], float]) -> bool:
+        now = self._clock.monotonic()
         bucket = self._buckets.get(tenant_id)
-        if bucket is None:
-            bucket = self._buckets[tenant_id] = _Bucket(most, now)
-        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * part)
-        bucket.at, bucket.part = now, part
+        # Counting partitions costs more than all else here, and a batch is asked about message by message.
+        if bucket is None or bucket.tokens < 1.0 or now - bucket.at >= LOOK:
+            part = rate * share()
+            most = max(1.0, part * BURST)
+            if bucket is None:
+                bucket = self._buckets[tenant_id] = _Bucket(most, now)
+            bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * part)
+            bucket.at, bucket.part = now, part
         if bucket.tokens >= 1.0:
             bucket.tokens -= 1.0
             return True
