@@ -124,10 +124,11 @@ class EventBus(Protocol):
         """
         ...
 
-    async def subscribe(self, topics: Sequence[str], group: str) -> Subscription:
+    async def subscribe(self, topics: Sequence[str], group: str, *, from_beginning: bool = False) -> Subscription:
         """Joins `group` on topics, each a name or a prefix ending in `.*` (`data-plane.*`), new ones included.
 
-        Members of one group share the messages; every group gets all published after its first subscription. All
+        Members of one group share the messages; every group gets all published after its first subscription, and, with
+        `from_beginning`, what was published before it as far as the bus still has that. All
         messages of a key (in one topic) go to one member at a time. The empty group is a group of its own that ends
         with the subscription: for watchers, and for what every process has to hear.
         """

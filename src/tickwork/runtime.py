@@ -393,15 +393,15 @@ class Runtime:
             return UNAVAILABLE, f"Not ready: the store does not answer within {ANSWER:g} s.\n".encode()
         return await self._healthy()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float) -> int:
         """Takes no more work, lets what is in hand end for so long, and leaves the groups: others go on with the rest.
 
-        What is not over by then is given up with this process, and taken up where its leases run out.
+        What is not over by then is given up with this process, and made again when its leases have run out. Returns how
+        many executions that are.
         """
         self._standing = "it is being stopped"
         until = self.clock.monotonic() + seconds
-        if self._executor is not None:
-            await self._executor.drain(min(HAND_OVER, seconds), seconds)
+        left_over = 0 if self._executor is None else await self._executor.drain(min(HAND_OVER, seconds), seconds)
         while not self._shared and self._data_plane.depth() and self.clock.monotonic() < until:
             await self.clock.sleep(LOOK)  # nobody else would record it
         left = max(until - self.clock.monotonic(), 1.0)
@@ -412,6 +412,7 @@ class Runtime:
         loops = [loop for loop in self._loops if loop.get_name() in PLANES]
         if loops:
             await asyncio.wait(loops, timeout=left)
+        return left_over
 
     async def guard(self, waiting: Awaitable[T]) -> T:
         """Awaits `waiting`, unless a loop of this runtime fails first: then raises that failure (StorageError...)."""

@@ -151,8 +151,8 @@ class SeenBus:
         if seen.sent:
             points.reach(seen.sent)
 
-    async def subscribe(self, topics: Sequence[str], group: str) -> Subscription:
-        subscription = await self._bus.subscribe(topics, group)
+    async def subscribe(self, topics: Sequence[str], group: str, *, from_beginning: bool = False) -> Subscription:
+        subscription = await self._bus.subscribe(topics, group, from_beginning=from_beginning)
         return SeenSubscription(subscription, self._seen) if topics[0].startswith(self._seen.topics) else subscription
 
 

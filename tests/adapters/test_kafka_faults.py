@@ -133,6 +133,22 @@ async def test_a_new_group_begins_with_its_first_subscription() -> None:
         assert sorted(numbers(got)) == [2] * 21 + [3] * 20
 
 
+async def test_a_new_group_that_wants_what_was_before_gets_it_once() -> None:
+    async with running(kafka_url()) as bus:
+        await bus.publish(TOPIC, [BusMessage(f"k{n}", b"1") for n in range(20)])
+        founders = await asyncio.gather(*(bus.subscribe(["data-plane.*"], "g", from_beginning=True) for _ in range(2)))
+        await asyncio.gather(*(founder.close() for founder in founders))
+        await bus.publish(TOPIC, [BusMessage(f"k{n}", b"2") for n in range(20)])
+        heir = await bus.subscribe(["data-plane.*"], "g", from_beginning=True)
+        got = await take(heir, 40)
+        assert sorted(numbers(got)) == [1] * 20 + [2] * 20
+        await heir.ack(got)
+        await heir.close()
+        last = await bus.subscribe(["data-plane.*"], "g", from_beginning=True)
+        await bus.publish(TOPIC, said("k", 3))
+        assert numbers(await take(last, 1)) == [3], "a group that has been there stands where it stood"
+
+
 async def test_members_come_and_go_without_a_gap_or_a_double() -> None:
     keys, each = [f"k{i}" for i in range(24)], 40
     seen: dict[str, list[int]] = {key: [] for key in keys}

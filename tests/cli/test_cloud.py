@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,22 +21,22 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 __all__ = ["cloud"]
 
 
-@pytest.fixture
-def serving(cloud: dict[str, str], approval: str, home: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A service that has the graph's code; the environment of a command beside it."""
+@contextmanager
+def served(graph: str, env: dict[str, str], folder: Path) -> Iterator[None]:
+    """A service that has the graph's code, and has to end in good order."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{free.getsockname()[1]}"
-    with (tmp_path / "serve.log").open("w") as log:
+    with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
-            [*COMMAND, "serve", approval, "--listen", listen],
+            [*COMMAND, "serve", graph, "--listen", listen],
             stdout=subprocess.DEVNULL,
             stderr=log,
-            env=environment(home) | cloud,
-            cwd=tmp_path,
+            env=env,
+            cwd=folder,
         )
         try:
-            yield cloud
+            yield
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -43,7 +45,14 @@ def serving(cloud: dict[str, str], approval: str, home: Path, tmp_path: Path) ->
                 process.kill()
                 process.wait()
                 raise
-    assert code == 0, (tmp_path / "serve.log").read_text()
+    assert code == 0, (folder / "serve.log").read_text()
+
+
+@pytest.fixture
+def serving(cloud: dict[str, str], approval: str, home: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A service that has the graph's code; the environment of a command beside it."""
+    with served(approval, environment(home) | cloud, tmp_path):
+        yield cloud
 
 
 def test_commands_reach_what_services_run(cli: Cli, serving: dict[str, str], approval: str) -> None:
@@ -87,7 +96,9 @@ def test_what_waits_is_aborted_and_forked(cli: Cli, serving: dict[str, str], app
     assert by_name["status"] == "WAITING", "the code is where it is served, and need not be here"
 
 
-def test_where_nobody_serves_it_is_said(cli: Cli, cloud: dict[str, str], approval: str, home: Path) -> None:
+def test_where_nobody_serves_it_is_said_and_who_comes_first_takes_it_up(
+    cli: Cli, cloud: dict[str, str], approval: str, home: Path, tmp_path: Path
+) -> None:
     process = subprocess.Popen(
         [*COMMAND, "run", approval, "--input", '"tea"', "--quiet"],
         stdout=subprocess.PIPE,
@@ -106,6 +117,14 @@ def test_where_nobody_serves_it_is_said(cli: Cli, cloud: dict[str, str], approva
     assert "goes on where it is served" in rest
     (one,) = cli("lifetimes", "list", "--json", **cloud).json
     assert one["status"] in ("PENDING", "RUNNING"), "it is recorded"
+
+    # With such a lease no sweeper finds it in time: what was sent before the first plane ever ran is not lost.
+    with served(approval, environment(home) | cloud | {"TICKWORK_LEASE": "600"}, tmp_path):
+        until = time.monotonic() + 60
+        while one["status"] != "WAITING" and time.monotonic() < until:
+            time.sleep(0.2)
+            (one,) = cli("lifetimes", "list", "--json", **cloud).json
+    assert one["status"] == "WAITING"
 
 
 def test_policies_and_graphs_are_put_into_the_database(cli: Cli, cloud: dict[str, str], approval: str) -> None:

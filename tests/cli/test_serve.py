@@ -157,6 +157,7 @@ def test_what_does_not_end_is_given_up_at_the_deadline(
         called(slow, running)
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 0
+        assert "ended after 0.2 s (--drain); executions not over, to be made again: 1" in rest(running)
 
 
 def test_mistakes_are_told(cli: Cli, slow: Path) -> None:

@@ -76,7 +76,9 @@ def test_passwords_come_from_the_environment_and_have_to_be_given() -> None:
 def test_the_example_of_settings_names_them_all_and_gives_no_password() -> None:
     example = (DEPLOY / "compose.env.example").read_text(encoding="utf-8")
     given = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
-    asked = re.findall(r"\$\{(\w+)(:[-?])?([^}]*)\}", COMPOSE.read_text(encoding="utf-8"))
+    # Of one that falls back on another, the example says nothing.
+    text = re.sub(r"\$\{(\w+):-(\$\{[^}]+\})\}", r"${\1:-} \2", COMPOSE.read_text(encoding="utf-8"))
+    asked = re.findall(r"\$\{(\w+)(:[-?])?([^}]*)\}", text)
     assert {name for name, _, _ in asked} == set(given)
     for name, form, default in asked:
         assert given[name] == (default if form == ":-" else ""), name
@@ -112,7 +114,15 @@ def test_the_image_tells_whether_it_lives() -> None:
     health = dict(instructions())["HEALTHCHECK"]
     listen = re.search(r"TICKWORK_LISTEN=\S+?:(\d+)", dict(instructions())["ENV"])
     assert listen
-    assert f":{listen[1]}/healthz" in health
+    assert ":{port}/healthz" in health
+    assert "os.environ['TICKWORK_LISTEN']" in health
+
+
+def test_a_service_is_well_when_it_is_ready() -> None:
+    listen = re.search(r"TICKWORK_LISTEN=\S+?:(\d+)", dict(instructions())["ENV"])
+    assert listen
+    for role in ROLES:
+        assert f":{listen[1]}/readyz" in services()[role]["healthcheck"]["test"][-1]
 
 
 def test_the_image_is_made_of_what_the_build_may_see() -> None:

@@ -504,7 +504,10 @@ async def test_threads_are_bounded_and_carry_context_variables() -> None:
         assert most == 3
 
 
-async def test_an_input_for_an_unknown_graph_is_parked_until_it_is_bound(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_input_for_an_unknown_graph_is_parked_until_it_is_bound(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tickwork.executor.worker.STRANGE", 0.1)
     async with rig(double, bind=False) as r:
         await r.send(r.message("double", 1), r.message("double", 2, iteration=1))
         await until(lambda: caplog.records)
@@ -515,6 +518,19 @@ async def test_an_input_for_an_unknown_graph_is_parked_until_it_is_bound(caplog:
         r.registry.bind(r.graph)
         records = await r.receive(2)
         assert [payload_value(e.result) for e in records] == [2, 4]
+
+
+async def test_a_graph_that_is_bound_soon_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tickwork.executor.worker.STRANGE", 0.5)
+    async with rig(double, bind=False) as r:
+        await r.send(r.message("double", 1))
+        await until(lambda: r.executor.metrics()["parked"])
+        r.registry.bind(r.graph)
+        await r.receive()
+        await asyncio.sleep(0.6)
+        assert not caplog.records
 
 
 async def test_of_too_many_parked_inputs_the_oldest_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ async def _serve(runtime: Runtime, graphs: list[BoundGraph], tenant: str, listen
     probes = ProbeServer(listen, runtime.probes(), "--listen")
     await probes.start()
     log.info("listening on %s:%d, process %d", probes.host, probes.port, os.getpid())
-    drained = False
+    ended = "ended at once"
     try:
         async with runtime:
             for graph in graphs:
@@ -158,12 +158,14 @@ async def _serve(runtime: Runtime, graphs: list[BoundGraph], tenant: str, listen
             ready = True
             log.info("ready as %s on the profile %s", ", ".join(sorted(runtime.roles)), runtime.profile.name)
             await runtime.guard(told.wait())
-            await runtime.drain(drain)
-            drained = True
+            given_up = await runtime.drain(drain)
+            ended = "ended in good order"
+            if given_up:
+                ended = f"ended after {drain:g} s (--drain); executions not over, to be made again: {given_up}"
     except asyncio.CancelledError:
         if not told.is_set():
             raise
     finally:
         await probes.stop()
-    log.info("ended in good order" if drained else "ended at once")
+    log.info(ended)
     return 0

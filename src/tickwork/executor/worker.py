@@ -66,6 +66,10 @@ PARKED = 10_000
 """Inputs for graphs that are not loaded here that are kept for the moment when one is. The oldest ones beyond it are
 let go: nobody has claimed them, so the sweeper sends them again."""
 
+STRANGE = 5.0
+"""Seconds that an input may wait for its graph before that is told: a worker that starts takes inputs at once, and its
+graphs are bound one after the other."""
+
 DRAIN_LOOK = 0.02
 """Seconds between two looks whether all is recorded, while it drains."""
 
@@ -169,8 +173,9 @@ class Executor:
             for subscription in (self._inputs, self._cancels, self._receipts):
                 await subscription.close()
 
-    async def drain(self, hand_over: float, seconds: float) -> None:
-        """Takes no more inputs; returns when what is in hand is recorded, at the latest after so many seconds.
+    async def drain(self, hand_over: float, seconds: float) -> int:
+        """Takes no more inputs; returns when what is in hand is recorded, at the latest after so many seconds: how much
+        of it is not.
 
         After `hand_over` seconds it leaves the group, so that others get what comes: what still runs here is claimed.
         """
@@ -183,6 +188,7 @@ class Executor:
                 await self._clock.sleep(DRAIN_LOOK)
             if self._inputs is not None:
                 await self._inputs.close()
+        return self._taken
 
     def complete(self) -> None:
         """All graphs that are served here are bound: inputs of others are for other pools, if this is a named one."""
@@ -289,18 +295,23 @@ class Executor:
     async def _park(self, delivery: Delivery, message: NodeInput, subscription: Subscription) -> None:
         parked = self._parked.setdefault(message.graph_digest, {})
         if not parked:
-            log.warning(
-                "inputs wait for a graph that this process has not loaded: %s, node %s. Load it here "
-                "(name its file or module), or start a worker that has it",
-                message.graph_digest,
-                message.node,
-            )
+            self._lanes.later(self._tell_if_still_parked(message))
         before = parked.pop(message.work_id, None)
         if before is not None:
             await subscription.ack([before])  # the sweeper sent it again
         elif self._parked_count() >= PARKED:
             await self._let_go_of_oldest(subscription)
         parked[message.work_id] = delivery
+
+    async def _tell_if_still_parked(self, message: NodeInput) -> None:
+        await self._clock.sleep(STRANGE)
+        if self._parked.get(message.graph_digest):
+            log.warning(
+                "inputs wait for a graph that this process has not loaded: %s, node %s. Load it here "
+                "(name its file or module), or start a worker that has it",
+                message.graph_digest,
+                message.node,
+            )
 
     def _parked_count(self) -> int:
         return sum(len(parked) for parked in self._parked.values())

@@ -70,8 +70,11 @@ class Serving(Generic[T]):
         """Batches that were tried again."""
 
     async def start(self) -> None:
-        """Joins the group, so that nothing published from now on is missed."""
-        self._subscription = await self._bus.subscribe([f"{self._name}.*"], self._name)
+        """Joins the group, so that nothing published from now on is missed.
+
+        The first of a new installation also gets what was sent before it was there; planes can be told twice.
+        """
+        self._subscription = await self._bus.subscribe([f"{self._name}.*"], self._name, from_beginning=True)
 
     async def run(self, handle: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
         """Hands batches to `handle` until cancelled. After `start`. What was not acknowledged comes again."""

@@ -310,8 +310,11 @@ class MemoryBus:
                 lane.push(delivery)
         self._offset = offset
 
-    async def subscribe(self, topics: Sequence[str], group: str) -> MemorySubscription:
-        """Joins `group`; the empty group is one of its own that ends when the subscription closes."""
+    async def subscribe(self, topics: Sequence[str], group: str, *, from_beginning: bool = False) -> MemorySubscription:
+        """Joins `group`; the empty group is one of its own that ends when the subscription closes.
+
+        What was published when there was no such group is gone, `from_beginning` or not.
+        """
         if not group:
             self._single += 1
             group = f"\0{self._single}"

@@ -111,8 +111,10 @@ class SimulatedBus:
         if cut:
             raise StorageError(f"the broker did not answer; some messages for {topic} may have been accepted")
 
-    async def subscribe(self, topics: Sequence[str], group: str) -> SimulatedSubscription:
-        """Joins a group."""
+    async def subscribe(
+        self, topics: Sequence[str], group: str, *, from_beginning: bool = False
+    ) -> SimulatedSubscription:
+        """Joins a group. As on the bus in memory, what was published before there was one is gone."""
         await self._process.travel()
         inner = await self._network.bus.subscribe(topics, group)
         made = SimulatedSubscription(self._network, self._process, tuple(topics), group, inner)

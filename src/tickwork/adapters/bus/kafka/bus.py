@@ -96,8 +96,12 @@ class KafkaBus:
             await directory.ensure(topic)
         await publisher.publish(self._address.prefix + topic, messages)
 
-    async def subscribe(self, topics: Sequence[str], group: str) -> KafkaSubscription:
-        """Joins `group`; returns when this member has its share and the group its place on every topic."""
+    async def subscribe(self, topics: Sequence[str], group: str, *, from_beginning: bool = False) -> KafkaSubscription:
+        """Joins `group`; returns when this member has its share and the group its place on every topic.
+
+        A group that the brokers do not know, or have forgotten, stands at the end of the topics that there are, or at
+        their beginning.
+        """
         _, directory = self._started()
         patterns = tuple(checked_pattern(pattern) for pattern in topics)
         if group:
@@ -108,11 +112,15 @@ class KafkaBus:
         if not self._listens and any(pattern.endswith(".*") for pattern in patterns):
             await self._listen(directory)
         await directory.refresh()
-        return await self._opened(patterns, group, directory)
+        return await self._opened(patterns, group, directory, from_beginning=from_beginning)
 
-    async def _opened(self, patterns: Sequence[str], group: str, directory: Directory) -> KafkaSubscription:
+    async def _opened(
+        self, patterns: Sequence[str], group: str, directory: Directory, *, from_beginning: bool = False
+    ) -> KafkaSubscription:
         place = f"{self._address.options.client_id}-{self._ids.token()}" if group else ""
-        subscription = KafkaSubscription(self._address, directory, patterns, group, place, self._clock, self._forget)
+        subscription = KafkaSubscription(
+            self._address, directory, patterns, group, place, self._clock, self._forget, from_beginning=from_beginning
+        )
         self._subscriptions.append(subscription)
         try:
             await subscription.opened()

@@ -4,7 +4,8 @@ A group that the brokers do not know yet is founded before anybody joins it: its
 beside it a place on the announcements' topic, which says that the group exists. Brokers take such a commit only while
 a group has no members, so of several founders the last one before the first to join decides, and all agree. After
 that, a topic on which the group has no place is one that came later, and is read from its beginning. So nothing that
-is published after a subscription stands can be missed, whoever is there to read it.
+is published after a subscription stands can be missed, whoever is there to read it. A group that is to have what was
+published before as well is founded without a place on any topic.
 
 When a partition goes to another member, what is in hand has `handover` seconds to be acknowledged. When the receiver is
 slow, partitions are paused and polling goes on, so slow work never looks like a dead member. Only those are paused
@@ -71,7 +72,10 @@ TRIES: Final = 20
 
 
 class Member:
-    """Runs in a thread of its own. `group` empty: it reads every partition from now on and commits nothing."""
+    """Runs in a thread of its own. `group` empty: it reads every partition from now on and commits nothing.
+
+    `from_beginning`: where a group that it founds stands.
+    """
 
     def __init__(
         self,
@@ -82,7 +86,10 @@ class Member:
         place: str,
         clock: Clock,
         inbox: Inbox,
+        *,
+        from_beginning: bool,
     ) -> None:
+        self._from_beginning = from_beginning
         self._address, self._directory, self._patterns, self._clock = address, directory, patterns, clock
         self._inbox, self._group, self._place = inbox, group, place
         self._news = address.prefix + NEWS
@@ -177,13 +184,14 @@ class Member:
                 return
 
     def _found(self) -> None:
-        """Gives a group that is not known its place on every topic. KafkaException."""
+        """Gives a group that is not known its place on every topic, if it is not the beginning. KafkaException."""
         place = self._consumer.committed([TopicPartition(self._news, 0)], timeout=ANSWER)[0]
         if place.error is not None:
             raise KafkaException(place.error)
         if place.offset >= 0:
             return
-        offsets = [TopicPartition(*key, offset) for key, offset in self._directory.ends(self._topics).items()]
+        ends = {} if self._from_beginning else self._directory.ends(self._topics)
+        offsets = [TopicPartition(*key, offset) for key, offset in ends.items()]
         offsets.append(TopicPartition(self._news, 0, 0))
         failed = self._committed_now(offsets)
         if failed is not None and failed.code() not in HAS_MEMBERS:

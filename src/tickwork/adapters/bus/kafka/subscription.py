@@ -45,6 +45,8 @@ class KafkaSubscription:
         place: str,
         clock: Clock,
         forget: Callable[[KafkaSubscription], None],
+        *,
+        from_beginning: bool = False,
     ) -> None:
         self.group = group
         self._address, self._directory, self._forget = address, directory, forget
@@ -57,7 +59,9 @@ class KafkaSubscription:
         # A watcher reads all, and nobody else is given what it has.
         patience = TRUST * address.options.session_timeout if group else math.inf
         self._inbox = Inbox(address.prefix, lambda: self._tell(self._wake), clock, patience)
-        self._member = Member(address, directory, patterns, group, place, clock, self._inbox)
+        self._member = Member(
+            address, directory, patterns, group, place, clock, self._inbox, from_beginning=from_beginning
+        )
         self._thread = threading.Thread(target=self._run, name=f"tickwork-kafka-{group or 'watcher'}", daemon=True)
         directory.changed.append(self._renew)
         self._thread.start()
