@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 # Two workers: the size of the machine that CI has.
-QUICK := $(PY) -m pytest -n 2 -m "not slow and not servers"
+QUICK := $(PY) -m pytest -n 2 --dist worksteal -m "not slow and not servers"
 # One at a time: these kill processes, fill disks and measure.
 SLOW := $(PY) -m pytest -m "slow and not servers"
 

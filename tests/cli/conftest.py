@@ -1,13 +1,13 @@
-"""The real executable as a process: its streams, its exit codes, its files."""
+"""The command line in processes of its own: its streams, its exit codes, its files."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.process import APPROVAL, COMMAND, STEPS, Cli, Ran, environment
+from tests.cli import forked
+from tests.cli.process import APPROVAL, STEPS, Cli, Ran, environment
 
 
 @pytest.fixture
@@ -20,17 +20,7 @@ def cli(tmp_path: Path, home: Path) -> Cli:
     """Runs `tickwork ...` in an empty folder with a home of its own; nobody sits at a terminal."""
 
     def run(*arguments: str, stdin: str = "", code: int | None = 0, **env: str) -> Ran:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            check=False,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**environment(home), **env},
-            timeout=50,
-        )
-        ran = Ran(done.returncode, done.stdout, done.stderr)
+        ran = forked.run(arguments, tmp_path, environment(home) | env, stdin, timeout=50)
         assert "Traceback" not in ran.err, ran.err
         if code is not None:
             assert ran.code == code, f"exit code {ran.code}\n{ran.out}\n{ran.err}"

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 
-from tests.cli.process import Cli
+import pytest
+
+from tests.cli.process import COMMAND, Cli
+from tickwork.cli.main import COMMANDS
 
 HEAVY = ("msgspec", "pydantic", "asyncio", "sqlite3", "ruamel.yaml", "jsonschema", "cel_expr_python", "rich")
 
@@ -41,6 +44,14 @@ def test_help_loads_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [name for _, name, _, _ in COMMANDS])
+def test_the_executable_finds_each_command(command: str) -> None:
+    """In a process that has imported nothing yet: the other tests fork theirs from one that has imported all."""
+    done = subprocess.run([*COMMAND, command, "--help"], check=True, capture_output=True, text=True)
+    assert f"Usage: tickwork {command}" in done.stdout
+    assert done.stderr == ""
 
 
 def test_help_and_version_go_to_stdout(cli: Cli) -> None:

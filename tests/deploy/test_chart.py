@@ -32,6 +32,8 @@ OF_COMPOSE = {
     "TICKWORK_DB_PASSWORD",
     "TICKWORK_GRAPH",
     "TICKWORK_GRAPHS",
+    "TICKWORK_EXECUTORS",
+    "TICKWORK_EXECUTOR_IMAGE",
     "TICKWORK_IMAGE",
 }
 # The cache of deploy/validate.

@@ -104,6 +104,7 @@ def test_every_edge_join_status_event_and_end_is_among_them() -> None:
     assert {"no_final_edge", "limit_exceeded"} <= reasons
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_bytes_each_time() -> None:
     for shape in list(ALL)[::5]:
         first, again = ({name: write(made) for name, made in record(shape)} for _ in range(2))

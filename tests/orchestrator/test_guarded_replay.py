@@ -395,6 +395,7 @@ def guarded_play(seed: int) -> GuardedRun:
     return run
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 1 << 32))
 def test_whatever_happens_the_state_is_a_fold_of_the_log(seed: int) -> None:

@@ -46,6 +46,7 @@ def test_a_calm_world_has_no_faults_and_every_lifetime_ends() -> None:
         assert set(report.ends) <= {"COMPLETED", "FAILED", "ABORTED"}
 
 
+@pytest.mark.slow
 def test_one_seed_is_one_story_in_every_process() -> None:
     stories = []
     for hash_seed in ("1", "2"):
@@ -71,6 +72,7 @@ def test_every_fault_strikes_when_it_is_drawn(name: str) -> None:
     pytest.fail(f"{name} never fired")
 
 
+@pytest.mark.slow
 def test_the_checkers_are_awake() -> None:
     """A Data Plane that acknowledges results and drops them is found at once."""
 

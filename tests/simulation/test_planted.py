@@ -23,7 +23,7 @@ FIRST = {
     "lost_attempt_counts": 69,
     "limits_ignored": 53,
     "abort_leaves_work_running": 7,
-    "waking_not_marked": 28,
+    "waking_not_marked": 232,
     "fork_with_new_times": 6,
     "late_result_overwrites": 14,
     "status_without_as_of": 590,
