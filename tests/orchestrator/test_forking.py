@@ -76,6 +76,7 @@ def test_from_every_execution_of_random_lifetimes() -> None:
     assert forks > 500
 
 
+@pytest.mark.slow
 def test_with_another_result_from_every_execution_of_random_lifetimes() -> None:
     forks = refused = 0
     for seed in range(40):

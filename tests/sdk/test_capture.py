@@ -420,6 +420,7 @@ async def test_a_response_that_a_task_returns_is_captured(caplog: pytest.LogCapt
     assert "prompt_tokens='many'" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_subprocess_captures_by_the_prices_of_its_parent(
     endpoint: ModelEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
