@@ -23,7 +23,7 @@ __all__ = ["cloud"]
 
 @contextmanager
 def served(graph: str, env: dict[str, str], folder: Path) -> Iterator[None]:
-    """A service that has the graph's code, and has to end in good order."""
+    """A service that has the graph's code, and has to end with 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{free.getsockname()[1]}"
@@ -122,7 +122,6 @@ def test_where_nobody_serves_it_is_said_and_who_comes_first_takes_it_up(
     with served(approval, environment(home) | cloud | {"TICKWORK_LEASE": "600"}, tmp_path):
         until = time.monotonic() + 60
         while one["status"] != "WAITING" and time.monotonic() < until:
-            time.sleep(0.2)
             (one,) = cli("lifetimes", "list", "--json", **cloud).json
     assert one["status"] == "WAITING"
 

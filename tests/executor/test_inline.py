@@ -15,7 +15,9 @@ import pytest
 from pydantic import BaseModel
 
 from tests.executor.rig import LIFETIME, past, rig, until
+from tickwork.clock import SystemClock
 from tickwork.errors import RetryableError, TerminalError
+from tickwork.executor import worker
 from tickwork.model.graph import END
 from tickwork.model.ids import exec_id
 from tickwork.model.records import BYTES, ERROR_TEXT_LIMIT, Event, Execution, LogEntry, Payload, payload_value
@@ -520,17 +522,26 @@ async def test_an_input_for_an_unknown_graph_is_parked_until_it_is_bound(
         assert [payload_value(e.result) for e in records] == [2, 4]
 
 
-async def test_a_graph_that_is_bound_soon_is_not_missed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("tickwork.executor.worker.STRANGE", 0.5)
-    async with rig(double, bind=False) as r:
+async def test_a_graph_that_is_bound_soon_is_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+    bound, looked = asyncio.Event(), asyncio.Event()
+
+    class Waiting(SystemClock):
+        """The look at what is parked comes when the graph is bound."""
+
+        async def sleep(self, seconds: float) -> None:
+            if seconds != worker.STRANGE:
+                return await super().sleep(seconds)
+            await bound.wait()
+            return looked.set()
+
+    async with rig(double, bind=False, clock=Waiting()) as r:
         await r.send(r.message("double", 1))
         await until(lambda: r.executor.metrics()["parked"])
         r.registry.bind(r.graph)
-        await r.receive()
-        await asyncio.sleep(0.6)
+        bound.set()
+        await looked.wait()
         assert not caplog.records
+        assert payload_value((await r.receive())[0].result) == 2
 
 
 async def test_of_too_many_parked_inputs_the_oldest_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
